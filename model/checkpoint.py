@@ -1,0 +1,171 @@
+"""A checkpoint folder as the hub ships it, checked before anything is loaded.
+
+Weights may be safetensors or `pytorch_model.bin`, whole or sharded. A `.bin` is a pickle; it is only
+ever read by torch's restricted unpickler, which builds tensors and refuses code.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from model.config import BloomConfig
+from model.errors import ModelError
+from model.tokenizer import Tokenizer
+
+PREFIX = "transformer."
+_TIED = "lm_head.weight"  # written by some exporters, though it is the word embedding again
+_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # the first that is there is read
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One tensor of a checkpoint, without its data."""
+
+    name: str  # without the prefix `transformer.`
+    shape: tuple[int, ...]
+    dtype: str  # as safetensors spells it: F32, F16, BF16 …
+    file: str
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder whose files were found to be whole, and to fit each other."""
+
+    folder: Path
+    config: BloomConfig
+    tensors: list[TensorInfo]
+
+    @classmethod
+    def open(cls, folder: Path) -> "Checkpoint":
+        """Read the folder's headers; `ModelError` names the file and what was expected of it."""
+        if not folder.is_dir():
+            raise ModelError(
+                f"there is no folder {folder}; a checkpoint is a folder with config.json,"
+                " tokenizer.json and model.safetensors or pytorch_model.bin"
+            )
+        config = BloomConfig.open(folder / "config.json")
+        tensors = [tensor for path in _weight_files(folder) for tensor in _tensors(path)]
+        _check_shapes(folder, config, tensors)
+        return cls(folder, config, tensors)
+
+    @cached_property
+    def files(self) -> list[Path]:
+        """Every file of the folder, by name."""
+        return sorted(path for path in self.folder.iterdir() if path.is_file())
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights; the tied output head is not counted again."""
+        sizes = {tensor.name: _size(tensor.shape) for tensor in self.tensors}
+        sizes.pop(_TIED, None)
+        return sum(sizes.values())
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+    def tokenizer(self) -> Tokenizer:
+        """Open the tokenizer; `ModelError` when it has more entries than the embedding has rows."""
+        tokenizer = Tokenizer.open(self.folder)
+        if tokenizer.size > self.config.vocab_size:
+            raise ModelError(
+                f"{self.folder / 'tokenizer.json'} has {tokenizer.size} entries, but the model's"
+                f" word embedding has only {self.config.vocab_size} rows"
+            )
+        return tokenizer
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    for name in _WEIGHT_FILES:
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            return _shards(index)
+        if (folder / name).is_file():
+            return [folder / name]
+    raise ModelError(f"{folder} has no weights: expected {' or '.join(_WEIGHT_FILES)}, or an index")
+
+
+def _shards(index: Path) -> list[Path]:
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise ModelError(f"{index} is no index of shards: expected a weight_map") from None
+    paths = []
+    for name in names:
+        path = index.parent / str(name)
+        if Path(str(name)).name != name:
+            raise ModelError(f"{index} names a file outside of its folder: {name!r}")
+        if not path.is_file():
+            raise ModelError(f"{path} is missing, although {index.name} names it")
+        paths.append(path)
+    return paths
+
+
+def _tensors(path: Path) -> Iterator[TensorInfo]:
+    if path.suffix == ".safetensors":
+        yield from _safetensors(path)
+    else:
+        yield from _pickled(path)
+
+
+def _safetensors(path: Path) -> Iterator[TensorInfo]:
+    from safetensors import SafetensorError, safe_open
+
+    widths = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I8": 1, "U8": 1, "BOOL": 1}
+    try:
+        with safe_open(path, framework="numpy") as file:
+            for name in file.keys():  # noqa: SIM118 - it is no mapping
+                part = file.get_slice(name)
+                shape, dtype = tuple(part.get_shape()), part.get_dtype()
+                nbytes = _size(shape) * widths.get(dtype, 0)
+                yield TensorInfo(name.removeprefix(PREFIX), shape, dtype, path.name, nbytes)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} is truncated or no safetensors file: {error}") from None
+
+
+def _pickled(path: Path) -> Iterator[TensorInfo]:
+    import pickle
+
+    import torch
+
+    names = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+    try:
+        # On the device "meta" only shapes are made; weights_only is the restricted unpickler.
+        data = torch.load(path, map_location="meta", weights_only=True)
+    except pickle.UnpicklingError:
+        raise ModelError(
+            f"{path} holds more than tensors, and is refused: unpickling it could run code"
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ModelError(f"{path} is truncated or no PyTorch file: {reason}") from None
+    if not isinstance(data, dict) or not all(isinstance(v, torch.Tensor) for v in data.values()):
+        raise ModelError(f"{path}: expected a dictionary of tensors")
+    for name, tensor in data.items():
+        dtype = names.get(tensor.dtype, str(tensor.dtype))
+        shape = tuple(tensor.shape)
+        yield TensorInfo(name.removeprefix(PREFIX), shape, dtype, path.name, tensor.nbytes)
+
+
+def _check_shapes(folder: Path, config: BloomConfig, tensors: list[TensorInfo]) -> None:
+    found = {tensor.name: tensor for tensor in tensors}
+    for name, shape in config.shapes().items():
+        tensor = found.get(name)
+        if tensor is None:
+            raise ModelError(f"{folder}: the weights lack {name}, which a BLOOM of its config.json has")
+        if tensor.shape != shape:
+            raise ModelError(
+                f"{folder / tensor.file}: {name} is {list(tensor.shape)},"
+                f" but config.json asks for {list(shape)}"
+            )
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    size = 1
+    for length in shape:
+        size *= length
+    return size

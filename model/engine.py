@@ -1,0 +1,46 @@
+"""The contract of an engine: token ids in, logits out; no text, no HTTP, no threads of requests.
+
+Only the scheduler calls an engine, from one thread. A call of `forward` is one step; between two
+steps a sequence can be dropped, which is how a generation is cancelled.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from model.config import BloomConfig
+from model.sampling import Logits
+
+
+class EngineSequence(Protocol):
+    """The keys and values of one sequence; its engine alone looks inside."""
+
+    @property
+    def length(self) -> int:
+        """How many tokens it holds."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Tokens to append to one sequence in a step: a chunk of a prompt, or one new token."""
+
+    sequence: EngineSequence
+    tokens: Sequence[int]
+    wants_logits: bool = True  # false for a prompt's chunk that is not its last
+
+
+class Engine(Protocol):
+    """Runs a BLOOM."""
+
+    config: BloomConfig
+    name: str  # "reference" or "native"
+    dtype: str  # of the weights, as a person would say it
+
+    def new_sequence(self) -> EngineSequence:
+        """Open an empty sequence."""
+
+    def forward(self, batch: Sequence[Work]) -> list[Logits | None]:
+        """Append each work's tokens to its sequence; give the logits after the last of them."""
+
+    def release(self, sequence: EngineSequence) -> None:
+        """Free what the sequence holds; it is not used again."""

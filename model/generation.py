@@ -1,0 +1,114 @@
+"""What is asked of the scheduler, and the events that come back."""
+
+import queue
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from model.sampling import SamplingParams
+
+_DEFAULT = SamplingParams()
+
+
+@dataclass(frozen=True)
+class Request:
+    """One generation to run."""
+
+    prompt: tuple[int, ...]
+    max_new_tokens: int = 256
+    sampling: SamplingParams = _DEFAULT
+    stop: tuple[str, ...] = ()
+    deadline: float | None = None  # on the clock of time.monotonic(), seconds
+
+    def __post_init__(self) -> None:
+        if not self.prompt:
+            raise ValueError("a prompt needs at least one token")
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be 1 or more, not {self.max_new_tokens}")
+
+
+@dataclass(frozen=True)
+class Queued:
+    """Waiting for a place; position 1 is the next one."""
+
+    position: int
+
+
+@dataclass(frozen=True)
+class Prefill:
+    """The model has read `done` of the prompt's `total` tokens."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token was drawn; `text` is empty while a character or a stop string is incomplete."""
+
+    id: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Done:
+    """The end of a reply; `text` is all of it."""
+
+    text: str
+    finish_reason: Literal["stop", "length"]
+    prompt_tokens: int
+    completion_tokens: int
+    seed: int
+    queued_s: float
+    prefill_s: float
+    decode_s: float
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The end of a generation that gave no whole reply."""
+
+    kind: Literal["cancelled", "deadline", "draining", "internal"]
+    message: str
+
+
+Event = Queued | Prefill | Token | Done | Failed
+
+
+class Generation:
+    """A submitted request, as its client holds it: events to read, and a way to cancel."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.submitted = time.monotonic()
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._cancelled = False
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether its client wants no more of it."""
+        return self._cancelled
+
+    def cancel(self) -> None:
+        """End it within one step; its last event is then Failed("cancelled"), if not Done before."""
+        self._cancelled = True
+
+    def put(self, event: Event) -> None:
+        """Hand an event to the client; the scheduler's side."""
+        self._events.put(event)
+
+    def events(self, heartbeat: float | None = None) -> Iterator[Event | None]:
+        """Yield events up to Done or Failed, one of which always comes.
+
+        None is yielded after each `heartbeat` seconds without an event.
+        """
+        while True:
+            try:
+                event = self._events.get(timeout=heartbeat)
+            except queue.Empty:
+                yield None
+                continue
+            yield event
+            if isinstance(event, Done | Failed):
+                return

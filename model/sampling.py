@@ -1,0 +1,149 @@
+"""Choosing the next token: one way for every engine.
+
+An engine hands out `Logits`, of which the sampler asks only for the largest few and for sums over
+all, so that an engine need not compute or copy a whole vocabulary for each token.
+"""
+
+import math
+import random
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Protocol
+
+_FIRST_LOOK = 64  # candidates asked for at first; sampling rarely needs more
+
+
+class Logits(Protocol):
+    """The scores of every token id that may follow one sequence."""
+
+    def top(self, count: int) -> list[tuple[int, float]]:
+        """Return the `count` largest (id, logit), largest first, equals by lowest id."""
+
+    def at(self, ids: Sequence[int]) -> list[float]:
+        """Return the logits of these ids."""
+
+    def logsumexp(self, temperature: float, without: Collection[int]) -> float:
+        """Return log Σ exp(logit / temperature) over all ids but those in `without`."""
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How a reply is drawn; `ValueError` names the first field out of its range."""
+
+    temperature: float = 0.8  # 0 takes the likeliest token always
+    top_k: int = 40  # 0 considers every token
+    top_p: float = 0.95  # 1 considers every token
+    repetition_penalty: float = 1.1  # 1 leaves repetition alone
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(f"temperature must be 0 or more, not {self.temperature}")
+        if self.top_k < 0:
+            raise ValueError(f"top_k must be 0 or more, not {self.top_k}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be above 0 and at most 1, not {self.top_p}")
+        if not 0 < self.repetition_penalty < math.inf:
+            raise ValueError(f"repetition_penalty must be above 0, not {self.repetition_penalty}")
+
+
+class Sampler:
+    """Draws one sequence's tokens; the same seed and logits give the same tokens.
+
+    The order is that of transformers: repetition penalty, temperature, top-k, top-p. Exactly one
+    random number is used for each token, whatever the other sequences do.
+    """
+
+    def __init__(
+        self, params: SamplingParams, prompt: Collection[int], never: Collection[int] = ()
+    ) -> None:
+        self.params = params
+        self.seed = random.SystemRandom().getrandbits(53) if params.seed is None else params.seed
+        self._random = random.Random(self.seed)
+        self._never = frozenset(never)
+        self._seen = set(prompt) - self._never if params.repetition_penalty != 1 else None
+
+    def next(self, logits: Logits) -> int:
+        """Draw the id of the next token."""
+        choice = self._choose(logits)
+        if self._seen is not None:
+            self._seen.add(choice)
+        return choice
+
+    def _choose(self, logits: Logits) -> int:
+        params = self.params
+        penalized = self._penalized(logits)
+        ranked = self._ranked(logits, penalized)
+        if params.temperature == 0:
+            return next(ranked)[0]
+        if params.top_k:
+            best = list(islice(ranked, params.top_k))
+            log_total = _logsumexp([logit / params.temperature for _, logit in best])
+            ranked = iter(best)
+        else:
+            skipped = self._never.union(penalized)
+            log_total = _logsumexp(
+                [logit / params.temperature for logit in penalized.values()]
+                + [logits.logsumexp(params.temperature, skipped)]
+            )
+        return self._draw(
+            (id_, math.exp(logit / params.temperature - log_total)) for id_, logit in ranked
+        )
+
+    def _draw(self, likeliest_first: Iterator[tuple[int, float]]) -> int:
+        """Draw from (id, probability) pairs, cut to the smallest set that holds top-p."""
+        draw = self._random.random()
+        if self.params.top_p < 1:
+            nucleus, mass = [], 0.0
+            for pair in likeliest_first:
+                nucleus.append(pair)
+                mass += pair[1]
+                if mass >= self.params.top_p:
+                    break
+            draw *= mass
+            likeliest_first = iter(nucleus)
+        id_, below = -1, 0.0
+        for id_, probability in likeliest_first:
+            below += probability
+            if draw < below:
+                break
+        return id_  # the last one, where rounding kept the sum under the draw
+
+    def _penalized(self, logits: Logits) -> dict[int, float]:
+        """Return the new logits of the tokens that occurred already (Keskar et al. 2019)."""
+        if not self._seen:
+            return {}
+        ids, penalty = sorted(self._seen), self.params.repetition_penalty
+        return {
+            id_: logit / penalty if logit > 0 else logit * penalty
+            for id_, logit in zip(ids, logits.at(ids), strict=True)
+        }
+
+    def _ranked(
+        self, logits: Logits, penalized: dict[int, float]
+    ) -> Iterator[tuple[int, float]]:
+        """Yield (id, logit), largest first, asking the engine for more only when they run out."""
+        waiting = deque(sorted(penalized.items(), key=lambda pair: -pair[1]))
+        skipped = self._never.union(penalized)
+        count, told = _FIRST_LOOK, 0
+        while True:
+            top = logits.top(count + len(skipped))
+            fresh = [pair for pair in top if pair[0] not in skipped]
+            for pair in fresh[told:]:
+                while waiting and waiting[0][1] > pair[1]:
+                    yield waiting.popleft()
+                yield pair
+            told = len(fresh)
+            if len(top) < count + len(skipped):
+                break
+            count *= 8
+        yield from waiting
+
+
+def _logsumexp(values: Sequence[float]) -> float:
+    largest = max(values)
+    if largest == -math.inf:
+        return largest
+    return largest + math.log(math.fsum(math.exp(value - largest) for value in values))

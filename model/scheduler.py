@@ -1,0 +1,269 @@
+"""Continuous batching: many generations, one engine, one thread.
+
+Sequences join and leave between two steps of the engine. Each step takes one token of every
+sequence that is writing and one chunk of one prompt that is still being read, so that a long prompt
+does not stall the others (Yu et al. 2022, Orca; Agrawal et al. 2023, Sarathi).
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+
+from model.engine import Engine, EngineSequence, Work
+from model.generation import Done, Failed, Generation, Prefill, Queued, Request, Token
+from model.sampling import Logits, Sampler
+from model.stops import StopStrings
+from model.tokenizer import NEVER_DRAWN, StreamDecoder, Tokenizer
+
+log = logging.getLogger(__name__)
+
+
+class Overloaded(Exception):
+    """The queue is full; `retry_after` seconds from now there is likely to be room."""
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"the queue is full; try again in {retry_after} s")
+        self.retry_after = retry_after
+
+
+class ContextFull(Exception):
+    """A prompt leaves no room for a reply."""
+
+    def __init__(self, prompt_tokens: int, max_context: int) -> None:
+        super().__init__(
+            f"the prompt has {prompt_tokens} tokens; with at least one token of reply it must stay"
+            f" within the context of {max_context}"
+        )
+        self.prompt_tokens, self.max_context = prompt_tokens, max_context
+
+
+class Draining(Exception):
+    """The scheduler is shutting down and takes nothing new."""
+
+
+@dataclass(eq=False)
+class _Running:
+    """A generation that has a place in the batch."""
+
+    generation: Generation
+    sequence: EngineSequence
+    sampler: Sampler
+    decoder: StreamDecoder
+    stops: StopStrings
+    started: float
+    next: list[int]  # what the engine has not seen yet: the rest of the prompt, or the last token
+    decoding_since: float = 0.0  # 0 while the prompt is being read
+    text: list[str] = field(default_factory=list)
+    count: int = 0
+
+
+class Scheduler:
+    """Runs generations on an engine; its thread starts with `start`, after any fork."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        tokenizer: Tokenizer,
+        *,
+        max_batch: int = 8,
+        max_queue: int = 32,
+        prefill_chunk: int = 64,
+    ) -> None:
+        self.max_context = engine.config.max_context
+        self._engine, self._tokenizer = engine, tokenizer
+        self._max_batch, self._max_queue, self._chunk = max_batch, max_queue, prefill_chunk
+        self._never_drawn = NEVER_DRAWN
+        self._waiting: deque[Generation] = deque()
+        self._running: list[_Running] = []
+        self._work = threading.Condition()
+        self._draining = False
+        self._kill = False
+        self._seconds_each = 1.0  # of a generation, smoothed: what Overloaded's estimate rests on
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    def start(self) -> None:
+        """Start the engine thread."""
+        self._thread.start()
+
+    def submit(self, request: Request) -> Generation:
+        """Queue a request; raises `Overloaded`, `ContextFull` or `Draining`, and never waits."""
+        if len(request.prompt) >= self.max_context:
+            raise ContextFull(len(request.prompt), self.max_context)
+        generation = Generation(request)
+        with self._work:
+            if self._draining:
+                raise Draining
+            if len(self._waiting) >= self._max_queue:
+                ahead = len(self._waiting) + len(self._running)
+                raise Overloaded(max(1, round(self._seconds_each * ahead / self._max_batch)))
+            self._waiting.append(generation)
+            generation.put(Queued(len(self._waiting)))
+            self._work.notify()
+        return generation
+
+    def close(self, grace: float = 0.0) -> None:
+        """Take nothing new, give the others `grace` seconds, then end them as "draining"."""
+        with self._work:
+            self._draining = True
+            self._work.notify()
+        if not self._thread.is_alive():
+            return
+        self._thread.join(grace)
+        with self._work:
+            self._kill = True
+            self._work.notify()
+        self._thread.join(10)
+        if self._thread.is_alive():  # the engine hangs: its clients must still hear of the end
+            with self._work:
+                self._fail_all("the server is shutting down")
+
+    def _run(self) -> None:
+        while True:
+            with self._work:
+                while not (self._waiting or self._running or self._draining):
+                    self._work.wait()
+                if self._kill:
+                    self._fail_all("the server is shutting down")
+                if self._draining and not (self._waiting or self._running):
+                    return
+                self._drop_ended()
+                self._admit()
+            self._step()
+
+    def _fail_all(self, message: str) -> None:
+        for generation in [*self._waiting, *(running.generation for running in self._running)]:
+            generation.put(Failed("draining", message))
+        self._waiting.clear()
+        self._running.clear()
+
+    def _drop_ended(self) -> None:
+        """Take out what was cancelled or is past its deadline, waiting or running."""
+        now = time.monotonic()
+        for running in list(self._running):
+            if failure := _failure(running.generation, now):
+                self._leave(running, failure)
+        kept: deque[Generation] = deque()
+        for generation in self._waiting:
+            if failure := _failure(generation, now):
+                generation.put(failure)
+            else:
+                kept.append(generation)
+        if len(kept) < len(self._waiting):
+            self._waiting = kept
+            self._tell_positions()
+
+    def _admit(self) -> None:
+        admitted = False
+        while self._waiting and len(self._running) < self._max_batch:
+            generation = self._waiting.popleft()
+            admitted = True
+            try:
+                sequence = self._engine.new_sequence()
+            except Exception:
+                log.exception("the engine could not open a sequence")
+                generation.put(Failed("internal", "the engine failed"))
+                continue
+            request = generation.request
+            self._running.append(
+                _Running(
+                    generation,
+                    sequence,
+                    Sampler(request.sampling, request.prompt, self._never_drawn),
+                    StreamDecoder(self._tokenizer),
+                    StopStrings(request.stop),
+                    started=time.monotonic(),
+                    next=list(request.prompt),
+                )
+            )
+        if admitted:
+            self._tell_positions()
+
+    def _tell_positions(self) -> None:
+        for position, generation in enumerate(self._waiting, start=1):
+            generation.put(Queued(position))
+
+    def _step(self) -> None:
+        """Let the engine work once, and hand out what comes of it."""
+        batch: list[_Running] = []
+        for running in self._running:
+            reads_prompt = not running.decoding_since
+            if reads_prompt and any(not other.decoding_since for other in batch):
+                continue
+            batch.append(running)
+        if not batch:
+            return
+        works = [
+            Work(running.sequence, running.next[: self._chunk], len(running.next) <= self._chunk)
+            for running in batch
+        ]
+        try:
+            results = self._engine.forward(works)
+        except Exception:
+            log.exception("the engine failed in a step of %d sequences", len(batch))
+            for running in batch:
+                self._leave(running, Failed("internal", "the engine failed"))
+            return
+        for running, logits in zip(batch, results, strict=True):
+            try:
+                self._advance(running, logits)
+            except Exception:
+                log.exception("a sequence could not be continued")
+                self._leave(running, Failed("internal", "the engine failed"))
+
+    def _advance(self, running: _Running, logits: Logits | None) -> None:
+        generation, request = running.generation, running.generation.request
+        if not running.decoding_since:
+            running.next = running.next[self._chunk :]
+            total = len(request.prompt)
+            generation.put(Prefill(total - len(running.next), total))
+            if running.next:
+                return
+            running.decoding_since = time.monotonic()
+        assert logits is not None, "the engine owes logits for a sequence's last token"
+        token = running.sampler.next(logits)
+        running.next = [token]
+        running.count += 1
+        ended = token == self._engine.config.eos_token_id
+        text, stopped = running.stops.push("" if ended else running.decoder.push(token))
+        full = len(request.prompt) + running.count >= self.max_context
+        last = ended or stopped or full or running.count >= request.max_new_tokens
+        if last and not stopped:
+            text += running.stops.flush()
+        running.text.append(text)
+        generation.put(Token(token, text))
+        if last:
+            self._leave(running, self._done(running, "stop" if ended or stopped else "length"))
+
+    def _done(self, running: _Running, reason: str) -> Done:
+        now, generation = time.monotonic(), running.generation
+        self._seconds_each += 0.2 * (now - running.started - self._seconds_each)
+        return Done(
+            text="".join(running.text),
+            finish_reason="stop" if reason == "stop" else "length",
+            prompt_tokens=len(generation.request.prompt),
+            completion_tokens=running.count,
+            seed=running.sampler.seed,
+            queued_s=running.started - generation.submitted,
+            prefill_s=running.decoding_since - running.started,
+            decode_s=now - running.decoding_since,
+        )
+
+    def _leave(self, running: _Running, last: Done | Failed) -> None:
+        if running not in self._running:
+            return  # ended already, by close() while the engine hung
+        self._running.remove(running)
+        try:
+            self._engine.release(running.sequence)
+        finally:
+            running.generation.put(last)
+
+
+def _failure(generation: Generation, now: float) -> Failed | None:
+    if generation.cancelled:
+        return Failed("cancelled", "the client left")
+    deadline = generation.request.deadline
+    if deadline is not None and now > deadline:
+        return Failed("deadline", "the request took longer than its deadline allows")
+    return None
