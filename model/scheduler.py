@@ -19,6 +19,8 @@ from model.tokenizer import NEVER_DRAWN, StreamDecoder, Tokenizer
 
 log = logging.getLogger(__name__)
 
+_SHUTTING_DOWN = Failed("draining", "the server is shutting down")
+
 
 class Overloaded(Exception):
     """The queue is full; `retry_after` seconds from now there is likely to be room."""
@@ -117,7 +119,8 @@ class Scheduler:
         self._thread.join(10)
         if self._thread.is_alive():  # the engine hangs: its clients must still hear of the end
             with self._work:
-                self._fail_all("the server is shutting down")
+                for generation in [*self._waiting, *(each.generation for each in self._running)]:
+                    generation.put(_SHUTTING_DOWN)
 
     def _run(self) -> None:
         while True:
@@ -125,18 +128,19 @@ class Scheduler:
                 while not (self._waiting or self._running or self._draining):
                     self._work.wait()
                 if self._kill:
-                    self._fail_all("the server is shutting down")
+                    self._end_all()
                 if self._draining and not (self._waiting or self._running):
                     return
                 self._drop_ended()
                 self._admit()
             self._step()
 
-    def _fail_all(self, message: str) -> None:
-        for generation in [*self._waiting, *(running.generation for running in self._running)]:
-            generation.put(Failed("draining", message))
+    def _end_all(self) -> None:
+        for running in list(self._running):
+            self._leave(running, _SHUTTING_DOWN)
+        for generation in self._waiting:
+            generation.put(_SHUTTING_DOWN)
         self._waiting.clear()
-        self._running.clear()
 
     def _drop_ended(self) -> None:
         """Take out what was cancelled or is past its deadline, waiting or running."""
@@ -251,8 +255,6 @@ class Scheduler:
         )
 
     def _leave(self, running: _Running, last: Done | Failed) -> None:
-        if running not in self._running:
-            return  # ended already, by close() while the engine hung
         self._running.remove(running)
         try:
             self._engine.release(running.sequence)

@@ -31,6 +31,7 @@ LARGEST_SUMMAND, LARGEST_FACTOR = 30, 10
 Exchange = list[str]  # what the user says, what the model says, and so on in turn
 
 _SLOT = re.compile(r"\{([a-z_]*)(\d*)\}")
+_WORD = re.compile(r"[^\W\d_]{4,}")
 _SYLLABLES = (
     "ba be bi bo bu da de di do du fa fe fi ga go gu ka ke ki ko la le li lo lu ma me mi mo mu na "
     "ne ni no pa pe pi po ra re ri ro ru sa se si so ta te ti to va ve vi vo za zo sha cha tri pla "
@@ -68,7 +69,7 @@ class Language:
             weights=weights,
             stories=data.get("story", []),
             texts=[text["body"] for text in data.get("text", [])],
-            words=sorted({word for values in slots.values() for word in values if " " not in word}),
+            words=_answers_only(data),
         )
 
     def exchange(self, rng: random.Random) -> Exchange:
@@ -114,6 +115,20 @@ class Language:
                 used.add(value)
                 values[name + number] = value
         return [_SLOT.sub(lambda slot: values[slot[1] + slot[2]], turn) for turn in turns]
+
+
+def _answers_only(data: Mapping[str, Any]) -> list[str]:
+    """List words that no question or table holds, so that "I do not know it" is never wrong."""
+    asked, said = [], [text["body"] for text in data.get("text", [])]
+    for kind in KIND_WEIGHTS:
+        for block in data.get(kind, []):
+            asked += block.get("ask", []) + [line for turn in block.get("turns", []) for line in turn]
+            said += block.get("say", []) + [line for part in block.get("sentences", []) for line in part]
+            asked += [str(cell) for row in block.get("rows", []) for cell in row]
+    asked += [value for values in data["slots"].values() for value in values]
+    known = {word.lower() for word in _WORD.findall(" ".join(asked))}
+    heard = {word.lower() for word in _WORD.findall(" ".join(said))}
+    return sorted(heard - known)
 
 
 def _mass(kind: str, block: Mapping[str, Any]) -> float:

@@ -1,0 +1,100 @@
+"""Stand-ins that make the layers above the engine testable without weights."""
+
+import math
+import threading
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers
+
+from model.config import BloomConfig
+from model.engine import Work
+from model.sampling import Logits
+from model.tokenizer import END, Tokenizer
+
+SPECIAL = ["<unk>", "<s>", "</s>", "<pad>"]
+
+
+def byte_tokenizer() -> Tokenizer:
+    """A tokenizer with one token a byte after the four special ones: every cut that can be."""
+    symbols = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {text: id_ for id_, text in enumerate([*SPECIAL, *symbols])}
+    inner = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=[], unk_token="<unk>"))
+    inner.add_special_tokens(SPECIAL)
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    inner.decoder = decoders.ByteLevel()
+    return Tokenizer(inner)
+
+
+@dataclass(eq=False)
+class FakeSequence:
+    """The tokens that a fake engine was given."""
+
+    tokens: list[int] = field(default_factory=list)
+    written: int = 0
+
+    @property
+    def length(self) -> int:
+        return len(self.tokens)
+
+
+class OneHot:
+    """Logits that leave no choice."""
+
+    def __init__(self, id_: int, size: int) -> None:
+        self.id, self.size = id_, size
+
+    def top(self, count: int) -> list[tuple[int, float]]:
+        others = (id_ for id_ in range(self.size) if id_ != self.id)
+        return [(self.id, 100.0), *((id_, -100.0) for id_ in others)][:count]
+
+    def at(self, ids: Sequence[int]) -> list[float]:
+        return [100.0 if id_ == self.id else -100.0 for id_ in ids]
+
+    def logsumexp(self, temperature: float, without: Collection[int]) -> float:
+        return -math.inf if self.id in without else 100.0 / temperature
+
+
+class FakeEngine:
+    """Writes a fixed reply to every prompt, and lets a test hold it, watch it, or break it."""
+
+    name, dtype = "fake", "none"
+
+    def __init__(
+        self, reply: Sequence[int], *, vocabulary: int = 260, max_context: int = 2048
+    ) -> None:
+        self.config = BloomConfig(
+            vocab_size=vocabulary, hidden_size=64, layers=1, heads=1, max_context=max_context
+        )
+        self.reply = list(reply)
+        self.steps: list[list[tuple[FakeSequence, list[int]]]] = []
+        self.open: set[FakeSequence] = set()
+        self.most_open = 0
+        self.before_step: Callable[[], None] = lambda: None
+        self.running = threading.Event()
+        self.running.set()  # clear it to hold the engine before its next step
+
+    def new_sequence(self) -> FakeSequence:
+        sequence = FakeSequence()
+        self.open.add(sequence)
+        self.most_open = max(self.most_open, len(self.open))
+        return sequence
+
+    def release(self, sequence: FakeSequence) -> None:
+        self.open.remove(sequence)
+
+    def forward(self, batch: Sequence[Work]) -> list[Logits | None]:
+        self.running.wait(30)
+        self.before_step()
+        self.steps.append([(work.sequence, list(work.tokens)) for work in batch])  # type: ignore[misc]
+        return [self._one(work) for work in batch]
+
+    def _one(self, work: Work) -> Logits | None:
+        sequence: FakeSequence = work.sequence  # type: ignore[assignment]
+        sequence.tokens += work.tokens
+        if not work.wants_logits:
+            return None
+        token = self.reply[sequence.written] if sequence.written < len(self.reply) else END
+        sequence.written += 1
+        return OneHot(token, self.config.vocab_size)

@@ -1,0 +1,87 @@
+"""The configuration is checked once, and refuses what the engines cannot run."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from model.config import BloomConfig
+from model.errors import ModelError
+
+BLOOM_560M = {
+    "model_type": "bloom",
+    "vocab_size": 250880,
+    "n_embed": 1024,
+    "n_layer": 24,
+    "num_attention_heads": 16,
+    "seq_length": 2048,
+    "layer_norm_epsilon": 1e-05,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "masked_softmax_fusion": True,
+    "offset_alibi": 100,
+    "pretraining_tp": 1,
+}
+
+
+def test_older_and_newer_spellings_mean_the_same() -> None:
+    newer = {
+        "model_type": "bloom",
+        "vocab_size": 250880,
+        "hidden_size": 1024,
+        "n_layer": 24,
+        "n_head": 16,
+    }
+    assert BloomConfig.from_dict(BLOOM_560M) == BloomConfig.from_dict(newer)
+    assert BloomConfig.from_dict(newer).head_size == 64
+
+
+def test_shapes_add_up_to_the_published_size() -> None:
+    count = 0
+    for shape in BloomConfig.from_dict(BLOOM_560M).shapes().values():
+        count += shape[0] * (shape[1] if len(shape) == 2 else 1)
+    assert count == 559_214_592
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"model_type": "gpt2"}, "gpt2"),
+        ({"model_type": None}, "BLOOM"),
+        ({"n_embed": 1000}, "16 heads"),
+        ({"n_layer": 0}, "layers"),
+        ({"n_layer": "24"}, "layers"),
+        ({"n_layer": True}, "layers"),
+        ({"eos_token_id": 999_999}, "eos_token_id"),
+        ({"apply_residual_connection_post_layernorm": True}, "apply_residual"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(change: dict[str, object], said: str) -> None:
+    with pytest.raises(ModelError, match=said):
+        BloomConfig.from_dict(BLOOM_560M | change)
+
+
+@pytest.mark.parametrize("field", ["vocab_size", "n_embed", "n_layer", "num_attention_heads"])
+def test_a_missing_field_is_named(field: str) -> None:
+    data = {name: value for name, value in BLOOM_560M.items() if name != field}
+    with pytest.raises(ModelError, match="missing"):
+        BloomConfig.from_dict(data)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '"bloom"', "\x00"])
+def test_a_damaged_file_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(ModelError, match="config.json"):
+        BloomConfig.open(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="config.json is missing"):
+        BloomConfig.open(tmp_path / "config.json")
+
+
+def test_a_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(BLOOM_560M))
+    assert BloomConfig.open(path).layers == 24

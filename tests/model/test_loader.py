@@ -1,0 +1,95 @@
+"""A loaded model answers, and says what it is."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from model.errors import ModelError
+from model.generation import Done, Generation, Request, Token
+from model.loader import Model, load
+from model.sampling import SamplingParams
+
+
+@pytest.fixture(scope="module")
+def loaded(demo: Path) -> Iterator[Model]:
+    model = load(demo, device="cpu")
+    yield model
+    model.close()
+
+
+def finish(generation: Generation) -> Done:
+    *_, last = generation.events(heartbeat=None)
+    assert isinstance(last, Done)
+    return last
+
+
+def ask(model: Model, text: str, seed: int) -> Generation:
+    prompt = model.chat.render([{"role": "user", "content": text}])
+    sampling = SamplingParams(temperature=1.0, seed=seed)
+    return model.scheduler.submit(
+        Request(tuple(model.tokenizer.ids(prompt)), max_new_tokens=30, sampling=sampling)
+    )
+
+
+def test_the_same_seed_gives_the_same_text_alone_and_in_a_batch(loaded: Model) -> None:
+    alone = [finish(ask(loaded, "Tell me a story.", seed)).text for seed in (1, 2, 3, 4)]
+    generations = [ask(loaded, "Tell me a story.", seed) for seed in (1, 2, 3, 4)]
+    noise = [ask(loaded, "What is 2 + 2?", seed) for seed in (5, 6, 7)]
+    assert [finish(generation).text for generation in generations] == alone
+    for generation in noise:
+        finish(generation)
+    assert len(set(alone)) > 1
+
+
+def test_streamed_text_adds_up_to_the_reply(loaded: Model) -> None:
+    generation = ask(loaded, "你好！", 1)
+    events = list(generation.events())
+    last = events[-1]
+    assert isinstance(last, Done)
+    assert "".join(event.text for event in events if isinstance(event, Token)) == last.text
+
+
+def test_padding_rows_and_special_tokens_are_never_drawn(random_bloom: Path) -> None:
+    model = load(random_bloom, device="cpu")
+    try:
+        wild = SamplingParams(temperature=50, top_k=0, top_p=1, repetition_penalty=1, seed=1)
+        request = Request((5, 6, 7), max_new_tokens=100, sampling=wild)
+        events = list(model.scheduler.submit(request).events())
+    finally:
+        model.close()
+    ids = [event.id for event in events if isinstance(event, Token)]
+    assert len(ids) > 20
+    assert all(id_ == 2 or 4 <= id_ < model.tokenizer.size for id_ in ids)
+
+
+def test_it_says_what_it_is(loaded: Model, random_bloom: Path) -> None:
+    info = loaded.info
+    assert (info.name, info.architecture, info.engine) == ("pibloom-demo", "BLOOM", "reference")
+    assert info.vocab_size == 8192
+    assert 8_000_000 < info.parameters < 9_000_000
+    assert info.size_bytes == 2 * info.parameters
+    assert info.license
+
+
+def test_an_unknown_engine_is_refused(demo: Path) -> None:
+    with pytest.raises(ModelError, match="warp"):
+        load(demo, engine="warp")
+
+
+def test_weights_that_cannot_generate_are_refused(random_bloom: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(random_bloom, tmp_path / "bloom"))
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(ModelError, match=r"tokenizer\.json"):
+        load(folder)
+
+
+def test_the_contract_costs_no_torch() -> None:
+    modules = "loader scheduler generation sampling tokenizer chat checkpoint config engine errors"
+    code = "; ".join(f"import model.{name}" for name in modules.split())
+    code += "; import sys; print([m for m in ('torch', 'transformers', 'numpy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

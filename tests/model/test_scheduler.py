@@ -1,0 +1,260 @@
+"""The scheduler, on an engine that writes a fixed reply."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from model.generation import Done, Event, Failed, Generation, Prefill, Queued, Request, Token
+from model.sampling import SamplingParams
+from model.scheduler import ContextFull, Draining, Overloaded, Scheduler
+from tests.fakes import FakeEngine, byte_tokenizer
+
+TOKENIZER = byte_tokenizer()
+GREEDY = SamplingParams(temperature=0, repetition_penalty=1)
+Start = Callable[..., Scheduler]
+
+
+def request(prompt: str = "Hi", **options: object) -> Request:
+    return Request(tuple(TOKENIZER.ids(prompt)), sampling=GREEDY, **options)  # type: ignore[arg-type]
+
+
+def engine(reply: str = "Hello", **options: int) -> FakeEngine:
+    return FakeEngine(TOKENIZER.ids(reply), **options)
+
+
+def finish(generation: Generation) -> list[Event]:
+    return [event for event in generation.events(heartbeat=20) if event is not None]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    started: list[tuple[Scheduler, FakeEngine]] = []
+
+    def start(fake: FakeEngine, **options: int) -> Scheduler:
+        scheduler = Scheduler(fake, TOKENIZER, **options)
+        scheduler.start()
+        started.append((scheduler, fake))
+        return scheduler
+
+    yield start
+    for scheduler, fake in started:
+        fake.running.set()
+        scheduler.close()
+        assert not fake.open, "a sequence was never released"
+
+
+def test_events_come_in_order_and_end_once(start: Start) -> None:
+    events = finish(start(engine()).submit(request()))
+    assert events[0] == Queued(1)
+    assert events[1] == Prefill(2, 2)
+    assert [event.text for event in events[2:-1] if isinstance(event, Token)] == [*"Hello", ""]
+    last = events[-1]
+    assert isinstance(last, Done)
+    assert (last.text, last.finish_reason) == ("Hello", "stop")
+    assert (last.prompt_tokens, last.completion_tokens) == (2, 6)
+
+
+def test_length_ends_a_reply(start: Start) -> None:
+    last = finish(start(engine()).submit(request(max_new_tokens=3)))[-1]
+    assert isinstance(last, Done)
+    assert (last.text, last.finish_reason, last.completion_tokens) == ("Hel", "length", 3)
+
+
+def test_the_context_ends_a_reply(start: Start) -> None:
+    last = finish(start(engine(max_context=6)).submit(request("1234")))[-1]
+    assert isinstance(last, Done)
+    assert (last.text, last.finish_reason) == ("He", "length")
+
+
+def test_a_stop_string_is_not_shown(start: Start) -> None:
+    events = finish(start(engine("one\nUser: two")).submit(request(stop=("\nUser:",))))
+    last = events[-1]
+    assert isinstance(last, Done)
+    assert (last.text, last.finish_reason) == ("one", "stop")
+    assert "".join(event.text for event in events if isinstance(event, Token)) == "one"
+
+
+def test_text_held_back_for_a_stop_string_is_shown_at_the_end(start: Start) -> None:
+    last = finish(start(engine("one\nUs")).submit(request(stop=("\nUser:",))))[-1]
+    assert isinstance(last, Done)
+    assert last.text == "one\nUs"
+
+
+def test_characters_are_never_cut(start: Start) -> None:
+    text = "añ你🌺ب"
+    events = finish(start(engine(text)).submit(request()))
+    shown = [event.text for event in events if isinstance(event, Token) and event.text]
+    assert shown == list(text)
+    cut = finish(start(engine("a你")).submit(request(max_new_tokens=2)))[-1]
+    assert isinstance(cut, Done)
+    assert cut.text == "a"
+
+
+def test_sequences_share_steps_and_never_text(start: Start) -> None:
+    fake = engine("Hello, world")
+    fake.running.clear()
+    scheduler = start(fake, max_batch=4)
+    generations = [scheduler.submit(request(f"prompt {n}")) for n in range(4)]
+    fake.running.set()
+    assert {finish(generation)[-1].text for generation in generations} == {"Hello, world"}  # type: ignore[union-attr]
+    assert max(len(step) for step in fake.steps) == 4
+    by_sequence = [sequence.tokens for sequence, _ in fake.steps[-1]]
+    assert all(TOKENIZER.decode(tokens).startswith("prompt") for tokens in by_sequence)
+
+
+def test_the_batch_never_exceeds_its_limit(start: Start) -> None:
+    fake = engine()
+    scheduler = start(fake, max_batch=3)
+    for generation in [scheduler.submit(request()) for _ in range(12)]:
+        assert isinstance(finish(generation)[-1], Done)
+    assert fake.most_open == 3
+
+
+def test_waiting_requests_are_told_each_new_position(start: Start) -> None:
+    fake = engine()
+    fake.running.clear()
+    scheduler = start(fake, max_batch=1)
+    generations = [scheduler.submit(request()) for _ in range(4)]
+    fake.running.set()
+    told = [[e.position for e in finish(g) if isinstance(e, Queued)] for g in generations]
+    assert told[3][-1] == 1
+    for positions in told:
+        assert positions == sorted(positions, reverse=True)
+
+
+def test_a_full_queue_refuses_with_an_estimate(start: Start) -> None:
+    fake = engine()
+    fake.running.clear()
+    scheduler = start(fake, max_batch=1, max_queue=2)
+    first = scheduler.submit(request())
+    assert next(first.events()) == Queued(1)
+    wait_until(lambda: bool(fake.open))
+    for _ in range(2):
+        scheduler.submit(request())
+    with pytest.raises(Overloaded) as refusal:
+        scheduler.submit(request())
+    assert refusal.value.retry_after >= 1
+
+
+def test_a_long_prompt_is_read_in_chunks_while_others_write(start: Start) -> None:
+    fake = engine("Hello, world, hello")
+    fake.running.clear()
+    scheduler = start(fake, prefill_chunk=4)
+    writer, reader = scheduler.submit(request("a")), scheduler.submit(request("x" * 30))
+    fake.running.set()
+    progress = [event for event in finish(reader) if isinstance(event, Prefill)]
+    assert [event.done for event in progress] == [4, 8, 12, 16, 20, 24, 28, 30]
+    assert isinstance(finish(writer)[-1], Done)
+    assert all(len(tokens) <= 4 for step in fake.steps for _, tokens in step)
+    mixed = [step for step in fake.steps if sorted(len(tokens) for _, tokens in step) == [1, 4]]
+    assert len(mixed) >= 6, "the writer did not go on while the long prompt was read"
+
+
+def test_cancelling_ends_within_a_step(start: Start) -> None:
+    fake = engine("x" * 1000)
+    scheduler = start(fake)
+    generation = scheduler.submit(request(max_new_tokens=1000))
+    steps_at_cancel = 0
+    for event in generation.events():
+        if isinstance(event, Token) and not steps_at_cancel:
+            generation.cancel()
+            steps_at_cancel = len(fake.steps)
+        last = event
+    assert last == Failed("cancelled", "the client left")
+    assert len(fake.steps) <= steps_at_cancel + 1
+    assert not fake.open
+
+
+def test_cancelling_in_the_queue_frees_its_place(start: Start) -> None:
+    fake = engine()
+    fake.running.clear()
+    scheduler = start(fake, max_batch=1)
+    first, second, third = (scheduler.submit(request()) for _ in range(3))
+    second.cancel()
+    fake.running.set()
+    assert isinstance(finish(first)[-1], Done)
+    assert isinstance(finish(second)[-1], Failed)
+    assert isinstance(finish(third)[-1], Done)
+    assert len({id(sequence) for step in fake.steps for sequence, _ in step}) == 2
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["running", "queued"])
+def test_a_deadline_ends_a_generation(start: Start, busy: bool) -> None:
+    fake = engine("x" * 100)
+    fake.running.clear()
+    scheduler = start(fake, max_batch=1)
+    if busy:
+        scheduler.submit(request())
+    late = scheduler.submit(request(deadline=time.monotonic() - 1))
+    fake.running.set()
+    last = finish(late)[-1]
+    assert isinstance(last, Failed)
+    assert last.kind == "deadline"
+
+
+def test_a_failing_step_fails_its_sequences_and_no_others(start: Start) -> None:
+    fake = engine()
+    scheduler = start(fake)
+
+    def fail() -> None:
+        fake.before_step = lambda: None
+        raise RuntimeError("out of memory")
+
+    fake.before_step = fail
+    last = finish(scheduler.submit(request()))[-1]
+    assert last == Failed("internal", "the engine failed")
+    assert isinstance(finish(scheduler.submit(request()))[-1], Done)
+
+
+def test_a_prompt_that_fills_the_context_is_refused(start: Start) -> None:
+    scheduler = start(engine(max_context=8))
+    assert isinstance(finish(scheduler.submit(request("1234567")))[-1], Done)
+    with pytest.raises(ContextFull) as refusal:
+        scheduler.submit(request("12345678"))
+    assert (refusal.value.prompt_tokens, refusal.value.max_context) == (8, 8)
+
+
+def test_draining_finishes_what_runs_and_takes_nothing_new(start: Start) -> None:
+    fake = engine()
+    fake.running.clear()
+    scheduler = start(fake)
+    generation = scheduler.submit(request())
+    closing = threading.Thread(target=scheduler.close, args=(20,))
+    closing.start()
+    wait_until(lambda: refuses(scheduler))
+    fake.running.set()
+    assert isinstance(finish(generation)[-1], Done)
+    closing.join(10)
+    assert not closing.is_alive()
+
+
+def test_draining_ends_what_outlasts_its_grace(start: Start) -> None:
+    fake = engine("x" * 100)
+    scheduler = start(fake, max_batch=1)
+    gate = threading.Event()
+    fake.before_step = lambda: gate.wait(0.05) and None
+    running, waiting = (scheduler.submit(request(max_new_tokens=100)) for _ in range(2))
+    scheduler.close(grace=0.1)
+    for generation in (running, waiting):
+        last = finish(generation)[-1]
+        assert isinstance(last, Failed)
+        assert last.kind == "draining"
+
+
+def refuses(scheduler: Scheduler) -> bool:
+    try:
+        scheduler.submit(request()).cancel()
+    except Draining:
+        return True
+    return False
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    pause = threading.Event()
+    for _ in range(1000):
+        if condition():
+            return
+        pause.wait(0.01)
+    raise AssertionError("it never came true")
