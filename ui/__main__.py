@@ -1,0 +1,112 @@
+"""Serve the chat: python -m ui --host 127.0.0.1 --port 8080 [--reload]."""
+
+import argparse
+import logging
+import os
+import signal
+import socket
+import sys
+import tempfile
+from pathlib import Path
+
+from ui.settings import Settings, SettingsError
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Read the settings and serve until SIGTERM or SIGINT; exits with 0, or 1 or 2 and a sentence.
+
+    1 is for a port that cannot be had, 2 for a setting that cannot be used.
+    """
+    try:
+        settings = Settings.read(os.environ)
+    except SettingsError as error:
+        _give_up(str(error), 2)
+    parser = argparse.ArgumentParser(prog="python -m ui", description="Serve piBLOOM's chat.")
+    parser.add_argument("--host", default=settings.host, help="address (%(default)s)")
+    parser.add_argument("--port", type=int, default=settings.port, help="port (%(default)s)")
+    parser.add_argument("--reload", action="store_true", help="restart when the code changes")
+    given = parser.parse_args(arguments)
+    if not 1 <= given.port <= 65535:
+        parser.error(f"argument --port: {given.port} is not a port from 1 to 65535")
+    _check_free(given.host, given.port)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
+    if given.reload:
+        _serve_reloading(given.host, given.port)
+    else:
+        _serve(settings, given.host, given.port)
+
+
+def _serve(settings: Settings, host: str, port: int) -> None:
+    with tempfile.TemporaryDirectory(prefix="pibloom-ui-") as scratch:
+        # A random secret makes every visitor a stranger after a restart, so nothing is kept then.
+        kept = scratch if settings.secret_is_random else str(_state_folder())
+        os.environ.setdefault("NICEGUI_STORAGE_PATH", kept)  # read when nicegui is imported
+        from nicegui import ui
+
+        from ui.app import FAVICON, build
+        from ui.client import Functions
+
+        logging.getLogger("httpx").setLevel(logging.WARNING)
+        build(Functions(settings))
+        ui.run(
+            host=host,
+            port=port,
+            title="piBLOOM",
+            favicon=FAVICON,
+            dark=None,
+            reload=False,
+            show=False,
+            show_welcome_message=False,
+            tailwind=False,
+            storage_secret=settings.secret,
+            # Open pages hold a socket, and would otherwise hold up the end.
+            timeout_graceful_shutdown=1,
+        )
+
+
+def _serve_reloading(host: str, port: int) -> None:
+    from watchfiles import PythonFilter, run_process
+
+    command = f"{sys.executable} -m ui --host {host} --port {port}"
+    run_process(
+        Path(__file__).parent,
+        target=command,
+        target_type="command",
+        watch_filter=PythonFilter(extra_extensions=(".css", ".js", ".svg")),
+        sigint_timeout=5,
+    )
+
+
+def _state_folder() -> Path:
+    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    folder = state / "pibloom" / "ui"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _check_free(host: str, port: int) -> None:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except socket.gaierror:
+        _give_up(f"There is no address {host} on this machine.", 1)
+    except PermissionError:
+        _give_up(f"Port {port} needs more rights; choose one above 1023 with --port.", 1)
+    except OSError as error:
+        if error.errno == 98:
+            _give_up(f"Port {port} is taken; end what uses it, or choose another with --port.", 1)
+        _give_up(f"Nothing can listen on {host}, port {port}: {error.strerror}.", 1)
+
+
+def _give_up(sentence: str, status: int) -> None:
+    print(sentence, file=sys.stderr)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

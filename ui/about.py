@@ -1,0 +1,152 @@
+"""What BLOOM is, which model answers here, and what may be expected of it."""
+
+from nicegui import background_tasks, ui
+
+from ui.chat import compact
+from ui.client import Failure, Functions, Model
+from ui.frame import Icon, Text, brand, dress
+
+LICENSE_URL = "https://huggingface.co/spaces/bigscience/license"
+PAPER_URL = "https://arxiv.org/abs/2211.05100"
+# The demo model is told from a real one by its size: the smallest BLOOM has 559 million.
+SMALLEST_BLOOM = 500_000_000
+
+
+class AboutPage:
+    """The page; the facts about the model arrive when the function has given them."""
+
+    def __init__(self, functions: Functions) -> None:
+        self._functions = functions
+        self._client = ui.context.client
+        dress("About piBLOOM")
+        with ui.element("header").classes("top"):
+            brand()
+            ui.element("div").classes("space")
+            with ui.element("a").classes("button").props('href="/"').mark("back"):
+                Icon("back")
+                Text("Back to the chat")
+        with (
+            ui.element("main").classes("scroll").props('tabindex="-1"'),
+            ui.element("div").classes("column-text about"),
+        ):
+            self._build()
+
+    def _build(self) -> None:
+        Text("About piBLOOM", "h1")
+        Text(
+            "A chat with BLOOM, the open multilingual language model, on a few Raspberry Pis or"
+            " on one computer. What you write goes to the machines that run this page, and nowhere"
+            " else.",
+            "p",
+        ).classes("lead")
+
+        Text("The model that answers here", "h2")
+        self._facts = ui.element("div").mark("facts")
+        with self._facts:
+            Text("Asking the model…", "p")
+
+        Text("What BLOOM is", "h2")
+        Text(
+            "BLOOM is a language model that continues text. More than a thousand researchers"
+            " of the BigScience workshop trained it in the open, in 2022, on the Jean Zay"
+            " supercomputer in France. It learned 46 natural languages, from Arabic, Chinese and"
+            " Hindi to Swahili and Yoruba, and 13 programming languages. It comes in sizes from"
+            " 560 million to 176 billion parameters; the smaller ones suit a Raspberry Pi. BLOOMZ"
+            " is the same model, further trained to follow instructions.",
+            "p",
+        )
+        with ui.element("p"):
+            Text("The weights of the real models are published under the ")
+            with ui.element("a").props(f'href="{LICENSE_URL}" rel="noopener noreferrer"'):
+                Text("BigScience RAIL licence")
+            Text(
+                ": everyone may use, share and change them, but not for the harmful uses that it"
+                " lists. How BLOOM was made is told in "
+            )
+            with ui.element("a").props(f'href="{PAPER_URL}" rel="noopener noreferrer"'):
+                Text("its paper")
+            Text(".")
+
+        with ui.element("div").classes("pair"):
+            with ui.element("div"):
+                Text("What it can do", "h2")
+                _list(
+                    "Continue a text or a conversation in many languages.",
+                    "Greet, chat, tell a short story, answer a simple question.",
+                    "Give the same reply again, from the same seed and settings.",
+                )
+            with ui.element("div"):
+                Text("What it cannot do", "h2")
+                _list(
+                    "Know what is true: it writes what sounds likely, also when it is wrong.",
+                    "Look things up, remember other chats, or learn from this one.",
+                    "Replace advice on health, law or money.",
+                )
+
+        Text("Your words", "h2")
+        Text(
+            "A chat belongs to one browser tab. It is kept in the memory of the chat's server so"
+            " that it survives a reload, it is not written to a log, and other tabs and other"
+            " people never see it. This page loads nothing from other sites.",
+            "p",
+        )
+
+    async def run(self) -> None:
+        """Fill in the facts about the model."""
+        await self._client.connected(timeout=30)
+        background_tasks.create(self._fill(), name="about the model")
+
+    async def _fill(self) -> None:
+        try:
+            model, problem = (await self._functions.about()).model, ""
+        except Failure as failure:
+            model, problem = None, failure.message
+        if self._client.is_deleted:
+            return
+        self._facts.clear()
+        with self._facts:
+            if model is None:
+                Text(problem or "The model is still being loaded. Look again in a moment.", "p")
+            else:
+                _show(model)
+
+
+def _show(model: Model) -> None:
+    with ui.element("dl").classes("facts"):
+        for name, value in (
+            ("Name", model.name),
+            ("Parameters", compact(model.parameters)),
+            ("Size", size(model.size_bytes)),
+            ("Context", f"{model.max_context:,} tokens"),
+            ("Layers", str(model.layers)),
+            ("Width", f"{model.hidden:,}, in {model.heads} heads"),
+            ("Engine", f"{model.engine}, {model.dtype}"),
+            ("Licence of the weights", model.license or "not stated"),
+        ):
+            with ui.element("div"):
+                Text(name, "dt")
+                Text(value, "dd")
+    if 0 < model.parameters < SMALLEST_BLOOM:
+        with ui.element("div").classes("callout").mark("demo-note"):
+            Text("This is a demonstration model.", "p").style("font-weight: 650")
+            Text(
+                "It has BLOOM's architecture, but it is far smaller than any published BLOOM:"
+                " piBLOOM trained it itself, on short texts in a few languages, so that a first"
+                " chat works without a large download. It greets, adds small numbers, tells short"
+                " stories and knows what piBLOOM is. Beyond that it makes things up, or loses"
+                " the thread. Judge BLOOM by a real checkpoint, not by this one.",
+                "p",
+            )
+
+
+def _list(*items: str) -> None:
+    with ui.element("ul"):
+        for item in items:
+            Text(item, "li")
+
+
+def size(count: int) -> str:
+    """Return a number of bytes as people read it."""
+    if count >= 10**9:
+        return f"{count / 10**9:.1f} GB"
+    return f"{count / 10**6:.1f} MB" if count >= 10**6 else f"{count / 10**3:.1f} kB"
