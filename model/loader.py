@@ -74,7 +74,7 @@ def load(
     _warm(scheduler, tokenizer)
     config = checkpoint.config
     info = ModelInfo(
-        name=_name(folder),
+        name=model_name(folder),
         architecture="BLOOM",
         engine=runs.name,
         dtype=runs.dtype,
@@ -127,7 +127,8 @@ def _warm(scheduler: Scheduler, tokenizer: Tokenizer) -> None:
         raise ModelError(f"the model was loaded, but cannot generate: {reason}")
 
 
-def _name(folder: Path) -> str:
+def model_name(folder: Path) -> str:
+    """Return what the model in a folder is called."""
     demo = folder.resolve() == default_model().resolve()
     return "pibloom-demo" if demo else folder.resolve().name
 

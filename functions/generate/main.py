@@ -1,0 +1,271 @@
+"""The generation function: a prompt in, text out, whole or as a stream of events.
+
+    functions-framework --source functions/generate/main.py --target generate
+    python -m functions generate
+
+The second serves it as the images do, with streams that end properly at a shutdown.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+import msgspec
+from flask import Request as HttpRequest
+from flask import Response, current_app
+from msgspec import Meta
+
+from functions import __version__, errors, sse
+from functions.http import (
+    Routes,
+    as_api_error,
+    client_left,
+    install,
+    json_reply,
+    probes,
+    read_body,
+)
+from functions.service import Service
+from functions.settings import Settings
+from model import generation, loader, scheduler
+from model.sampling import SamplingParams
+
+TICK = 0.25  # seconds between two looks at whether the client is still there
+HEARTBEAT = 5.0  # seconds of silence after which a stream says that it lives
+
+settings = Settings.read(os.environ)
+service: Service[loader.Model] = Service(
+    lambda: loader.load(
+        settings.model,
+        engine=settings.engine,
+        dtype=settings.dtype,
+        device=settings.device,
+        max_batch=settings.max_batch,
+        max_queue=settings.max_queue,
+    )
+)
+install(current_app)
+current_app.extensions["pibloom"] = service
+
+
+class Message(msgspec.Struct, forbid_unknown_fields=True):
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: Annotated[str, Meta(min_length=1)]
+
+
+Stop = Annotated[str, Meta(min_length=1, max_length=64)]
+
+
+class GenerateBody(msgspec.Struct, forbid_unknown_fields=True):
+    """What `POST /` takes: a prompt to continue, or messages to answer."""
+
+    prompt: Annotated[str, Meta(min_length=1)] | None = None
+    messages: Annotated[list[Message], Meta(min_length=1, max_length=1000)] | None = None
+    max_new_tokens: Annotated[int, Meta(ge=1, le=4096)] = 256
+    temperature: Annotated[float, Meta(ge=0, le=5)] = 0.8
+    top_k: Annotated[int, Meta(ge=0, le=1000)] = 40
+    top_p: Annotated[float, Meta(gt=0, le=1)] = 0.95
+    repetition_penalty: Annotated[float, Meta(ge=0.5, le=5)] = 1.1
+    stop: Stop | Annotated[list[Stop], Meta(max_length=8)] | None = None
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
+    stream: bool = False
+
+
+class ChatBody(msgspec.Struct):
+    """What `POST /chat/` takes, as the older stack did."""
+
+    content: str = ""
+
+
+def post_generate(request: HttpRequest) -> Response:
+    """Generate, streaming or not."""
+    body = read_body(request, GenerateBody, settings.max_body)
+    if (body.prompt is None) == (body.messages is None):
+        raise errors.InvalidField("exactly one of prompt and messages is needed", param="prompt")
+    deadline = time.monotonic() + settings.deadline
+    if not body.stream:
+        model = service.get()
+        job = submit(model, body, deadline)
+        return json_reply(finish(model, body, job, request))
+    if service.state == "loading":
+        job = None  # submitted once the model is there, while the stream says so
+    else:
+        job = submit(service.get(), body, deadline)
+    return Response(stream(request, body, job, deadline), headers=sse.HEADERS)
+
+
+def post_chat(request: HttpRequest) -> Response:
+    """Answer one message, in the older stack's shape."""
+    body = read_body(request, ChatBody, settings.max_body)
+    if not body.content.strip():
+        raise errors.InvalidField("content: a message is needed, but it is empty", param="content")
+    asked = GenerateBody(messages=[Message("user", body.content)])
+    model = service.get()
+    job = submit(model, asked, time.monotonic() + settings.deadline)
+    return json_reply({"data": finish(model, asked, job, request)["text"]})
+
+
+def get_root(request: HttpRequest) -> Response:
+    """Say what is served."""
+    model = service.peek()
+    info = msgspec.to_builtins(model.info) if model else None
+    return json_reply(
+        {"service": "generate", "version": __version__, "state": service.state, "model": info}
+    )
+
+
+def submit(model: loader.Model, body: GenerateBody, deadline: float) -> generation.Generation:
+    """Queue a request; raises the `ApiError` that says why it cannot be."""
+    stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
+    if body.messages is not None:
+        text = model.chat.render([msgspec.to_builtins(message) for message in body.messages])
+        stop += model.chat.stop
+    else:
+        text = body.prompt or ""
+    sampling = SamplingParams(
+        body.temperature, body.top_k, body.top_p, body.repetition_penalty, body.seed
+    )
+    try:
+        return model.scheduler.submit(
+            generation.Request(
+                tuple(model.tokenizer.ids(text)), body.max_new_tokens, sampling, stop, deadline
+            )
+        )
+    except scheduler.ContextFull as error:
+        raise errors.ContextFull(
+            str(error),
+            param="prompt" if body.messages is None else "messages",
+            prompt_tokens=error.prompt_tokens,
+            max_context=error.max_context,
+        ) from None
+    except scheduler.Overloaded as error:
+        raise errors.Overloaded(str(error), retry_after=error.retry_after) from None
+    except scheduler.Draining:
+        raise errors.Draining("the server is shutting down", retry_after=5) from None
+
+
+def finish(
+    model: loader.Model, body: GenerateBody, job: generation.Generation, request: HttpRequest
+) -> dict[str, object]:
+    """Wait for the whole reply; cancels when the client leaves."""
+    try:
+        for event in job.events(TICK):
+            match event:
+                case generation.Done():
+                    return reply(model, body, event)
+                case generation.Failed():
+                    raise failure(event)
+            if client_left(request.environ):
+                raise errors.ClientGone("the client left")
+        raise AssertionError("a generation ended without its last event")
+    finally:
+        job.cancel()
+
+
+def stream(
+    request: HttpRequest, body: GenerateBody, job: generation.Generation | None, deadline: float
+) -> Iterator[bytes]:
+    """Yield the events of a reply: exactly one `done` or `error` at the end, whatever happens."""
+    yield sse.OPENING
+    try:
+        if job is None:
+            yield sse.event("status", {"state": "loading"})
+            while not service.wait(HEARTBEAT):
+                if time.monotonic() > deadline:
+                    raise errors.DeadlineExceeded("the model took too long to load")
+                yield sse.HEARTBEAT
+            job = submit(service.get(), body, deadline)
+        yield from events(service.get(), request, body, job)
+    except Exception as error:
+        yield sse.event("error", as_api_error(error).body())
+    finally:
+        if job is not None:
+            job.cancel()
+
+
+def events(
+    model: loader.Model, request: HttpRequest, body: GenerateBody, job: generation.Generation
+) -> Iterator[bytes]:
+    """Yield a running generation's events; stops without a word when nobody listens."""
+    count, shown, spoken = 0, 0, time.monotonic()
+    for event in job.events(TICK):
+        if client_left(request.environ):
+            return
+        line = b""
+        match event:
+            case None if time.monotonic() - spoken >= HEARTBEAT:
+                line = sse.HEARTBEAT
+            case generation.Queued(position):
+                line = sse.event("status", {"state": "queued", "position": position})
+            case generation.Prefill(done, total):
+                line = sse.event("status", {"state": "prefill", "done": done, "total": total})
+            case generation.Token(_, text):
+                if not count:
+                    line = sse.event("status", {"state": "generating"})
+                count += 1
+                if not shown and body.messages is not None:
+                    text = text.lstrip()
+                if text:
+                    line += sse.event("token", {"text": text, "index": shown})
+                    shown += 1
+            case generation.Done():
+                line = sse.event("done", reply(model, body, event))
+            case generation.Failed():
+                raise failure(event)
+        if line:
+            spoken = time.monotonic()
+            yield line
+
+
+def reply(model: loader.Model, body: GenerateBody, done: generation.Done) -> dict[str, object]:
+    """Return what a finished generation is answered with."""
+    seconds = done.decode_s
+    # The first token comes out of prefill; decoding took the time of the others.
+    speed = (done.completion_tokens - 1) / seconds if seconds > 0 else 0.0
+    return {
+        "text": done.text.lstrip() if body.messages is not None else done.text,
+        "finish_reason": done.finish_reason,
+        "model": model.info.name,
+        "seed": done.seed,
+        "usage": {
+            "prompt_tokens": done.prompt_tokens,
+            "completion_tokens": done.completion_tokens,
+            "total_tokens": done.prompt_tokens + done.completion_tokens,
+        },
+        "timings": {
+            "queued_ms": round(done.queued_s * 1000, 1),
+            "prefill_ms": round(done.prefill_s * 1000, 1),
+            "decode_ms": round(done.decode_s * 1000, 1),
+            "tokens_per_second": round(speed, 1),
+        },
+    }
+
+
+def failure(failed: generation.Failed) -> errors.ApiError:
+    """Return the error that a failed generation is answered with."""
+    match failed.kind:
+        case "deadline":
+            return errors.DeadlineExceeded(failed.message)
+        case "draining":
+            return errors.Draining(failed.message, retry_after=5)
+        case "cancelled":
+            return errors.ClientGone(failed.message)
+        case _:
+            return errors.ApiError("the model failed to generate")
+
+
+routes = Routes(
+    ("GET", "/", get_root),
+    ("POST", "/", post_generate),
+    ("POST", "/chat/", post_chat),
+    *probes(lambda: service.state, service.get),
+)
+
+
+def generate(request: HttpRequest) -> Response:
+    """Answer one HTTP request; the function's entry point."""
+    service.start()
+    return routes(request)

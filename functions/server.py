@@ -1,0 +1,102 @@
+"""Serving a function under gunicorn: one process, many threads, streams that end properly."""
+
+import os
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import functions_framework
+from flask import Flask
+from gunicorn.app.base import BaseApplication
+from gunicorn.workers.gthread import ThreadWorker
+
+from functions import logs
+from functions.service import Service
+from functions.settings import Settings
+
+FUNCTIONS = ("generate", "tokenize")
+PROBES = 8  # threads beyond those that generations can hold, so that a probe never waits for one
+KEEPALIVE = 620  # seconds; longer than the proxies in front keep theirs, or they meet closed sockets
+
+
+class Server(BaseApplication):  # type: ignore[misc]
+    """gunicorn, told what to serve; everything else of its configuration is fixed here."""
+
+    def __init__(
+        self, source: Path, target: str, bind: str, settings: Settings, *, reload: bool = False
+    ) -> None:
+        self._source, self._target = source, target
+        self._bind, self._settings, self._reload = bind, settings, reload
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Set gunicorn's options; its own files and environment variables are not read."""
+        settings = self._settings
+        options = {
+            "bind": self._bind,
+            "worker_class": "gthread",
+            "workers": 1,  # one copy of the model on a node; Knative adds replicas
+            "threads": settings.max_batch + settings.max_queue + PROBES,
+            "timeout": 120,  # of a worker that hangs; a long stream does not count
+            "graceful_timeout": int(settings.grace) + 5,  # ours ends first, with an event
+            "keepalive": KEEPALIVE,
+            "control_socket_disable": True,  # it wants a home directory that can be written
+            "logconfig_dict": logs.configuration(settings.log_level),
+            "reload": self._reload,
+            "post_worker_init": self._started,
+            "worker_int": self._interrupted,
+        }
+        for name, value in options.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Flask:
+        """Make the function's app; in the worker, after the fork, so that it may start threads."""
+        app: Flask = functions_framework.create_app(self._target, str(self._source))
+        _service(app).start()
+        return app
+
+    def _started(self, worker: ThreadWorker) -> None:
+        """At SIGTERM, first end what runs, and keep answering 503 meanwhile; then stop."""
+        stop = worker.handle_exit
+
+        def drain(number: int, frame: FrameType | None) -> None:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN if number == 0 else worker.handle_quit)
+
+            def then_stop() -> None:
+                _service(worker.wsgi).close(self._settings.grace)
+                stop(number, frame)
+
+            threading.Thread(target=then_stop, name="drain", daemon=True).start()
+
+        signal.signal(signal.SIGTERM, drain)
+
+    def _interrupted(self, worker: ThreadWorker) -> None:
+        _service(worker.wsgi).close(0)
+
+
+def _service(app: Any) -> Service[Any]:
+    service: Service[Any] = app.extensions["pibloom"]
+    return service
+
+
+def serve(name: str, host: str, port: int, *, reload: bool = False) -> None:
+    """Serve a function until a signal ends it; a busy port exits with 1."""
+    bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    _check_port(host, port)
+    source = Path(__file__).parent / name / "main.py"
+    Server(source, name, bind, Settings.read(os.environ), reload=reload).run()
+
+
+def _check_port(host: str, port: int) -> None:
+    """Find out before gunicorn does, which would try again for seconds."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            sys.exit(f"piBLOOM: cannot listen on {host}, port {port}: {error.strerror}")

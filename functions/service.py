@@ -1,0 +1,104 @@
+"""What a function holds while its process lives: loaded once, in the background, after any fork."""
+
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Generic, Literal, Protocol, TypeVar
+
+from functions.errors import ApiError, Draining, Loading
+from model.errors import ModelError
+
+REFUSED = 3  # exit code when the checkpoint cannot be used; gunicorn starts no worker after it
+
+log = logging.getLogger(__name__)
+
+
+class Closable(Protocol):
+    """Something that ends what it runs, giving it `grace` seconds."""
+
+    def close(self, grace: float = 0.0) -> None:
+        """End it."""
+
+
+T = TypeVar("T", bound=Closable)
+State = Literal["loading", "ready", "draining", "failed"]
+
+
+class Service(Generic[T]):
+    """Loads its resource in a thread, and tells how far it is."""
+
+    def __init__(self, load: Callable[[], T]) -> None:
+        self._load = load
+        self._resource: T | None = None
+        self._failure = ""
+        self._draining = False
+        self._settled = threading.Event()
+        self._pid = 0
+        self._lock = threading.Lock()
+
+    @property
+    def state(self) -> State:
+        """Where it is in its life."""
+        if self._draining:
+            return "draining"
+        if self._failure:
+            return "failed"
+        return "ready" if self._resource is not None else "loading"
+
+    def start(self) -> None:
+        """Begin to load, unless this process has already."""
+        with self._lock:
+            if self._pid != os.getpid():  # a fork takes no threads along
+                self._pid = os.getpid()
+                threading.Thread(target=self._run, name="load", daemon=True).start()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until loading has ended, well or not; tell whether it has."""
+        return self._settled.wait(seconds)
+
+    def get(self) -> T:
+        """Return the resource; `Loading`, `Draining` or, if it failed, a plain `ApiError`."""
+        if self._draining:
+            raise Draining("the server is shutting down", retry_after=5)
+        if self._failure:
+            raise ApiError("the model could not be loaded")
+        if self._resource is None:
+            raise Loading("the model is still loading", retry_after=2)
+        return self._resource
+
+    def peek(self) -> T | None:
+        """Return the resource, or None while there is none."""
+        return self._resource
+
+    def close(self, grace: float) -> None:
+        """Refuse what is new, and end what runs within `grace` seconds."""
+        self._draining = True
+        if self._resource is not None:
+            self._resource.close(grace)
+
+    def _run(self) -> None:
+        started = time.monotonic()
+        try:
+            self._resource = self._load()
+        except ModelError as error:
+            self._failure = str(error)
+            log.error("the model is refused: %s", error)
+            print(f"piBLOOM: {error}", file=sys.stderr, flush=True)
+            refuse()
+        except Exception as error:
+            self._failure = str(error) or type(error).__name__
+            log.exception("the model could not be loaded")
+            print(f"piBLOOM: the model could not be loaded: {error}", file=sys.stderr, flush=True)
+            refuse()
+        else:
+            seconds = round(time.monotonic() - started, 3)
+            log.info("ready", extra={"fields": {"load_s": seconds}})
+        self._settled.set()
+
+
+def refuse() -> None:
+    """End the whole server: a restart would find the same checkpoint."""
+    os._exit(REFUSED)

@@ -1,0 +1,93 @@
+"""Every setting of the functions, in one table; read from the environment and checked once."""
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from model.loader import ENGINES, default_model
+
+PREFIX = "PIBLOOM_"
+# Read by the chat, which may share an environment with the functions.
+UI_NAMES = frozenset({"PIBLOOM_GENERATE_URL", "PIBLOOM_TOKENIZE_URL", "PIBLOOM_UI_SECRET"})
+
+
+class SettingError(Exception):
+    """A variable that does not exist, or a value that cannot be; the message is one sentence."""
+
+
+def _setting(default: Any, help_: str, **limits: Any) -> Any:
+    return field(default=default, metadata={"help": help_, **limits})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the environment says; each field is the variable PIBLOOM_ + its name in capitals."""
+
+    model: Path = _setting(
+        default_model(), "checkpoint folder; the default is the demo model that piBLOOM ships"
+    )
+    engine: str = _setting("reference", "what runs the model", among=ENGINES)
+    dtype: str = _setting("float32", "the engine's weights", among=("float32", "bfloat16"))
+    device: str = _setting("auto", "where the engine runs", among=("auto", "cpu", "cuda"))
+    max_batch: int = _setting(8, "generations that run at once", low=1, high=256)
+    max_queue: int = _setting(32, "generations that may wait; more get 429", low=0, high=10_000)
+    max_body: int = _setting(1 << 20, "bytes of a request's body; more get 413", low=1024)
+    deadline: float = _setting(120.0, "seconds that one request may take", low=1, high=86_400)
+    grace: float = _setting(30.0, "seconds for running requests at SIGTERM", low=0, high=3600)
+    log_level: str = _setting(
+        "INFO", "least severe log line", among=("DEBUG", "INFO", "WARNING", "ERROR")
+    )
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str]) -> "Settings":
+        """Take the PIBLOOM_ variables; `SettingError` for an unknown one or a bad value."""
+        by_name = {PREFIX + item.name.upper(): item for item in fields(cls)}
+        found = {}
+        for name, text in environment.items():
+            if not name.startswith(PREFIX) or name in UI_NAMES:
+                continue
+            if name not in by_name:
+                known = ", ".join(sorted({*by_name, *UI_NAMES}))
+                raise SettingError(f"{name} is no setting of piBLOOM; the settings are {known}")
+            item = by_name[name]
+            found[item.name] = _parse(name, text, item.type, item.metadata)
+        return cls(**found)
+
+
+def _parse(name: str, text: str, type_: Any, limits: Mapping[str, Any]) -> Any:
+    if type_ is Path:
+        return Path(text).expanduser()
+    if type_ is str:
+        if text not in limits["among"]:
+            raise SettingError(f"{name} must be one of {', '.join(limits['among'])}, not {text!r}")
+        return text
+    kind = "a whole number" if type_ is int else "a number"
+    try:
+        value = type_(text)
+    except ValueError:
+        raise SettingError(f"{name} must be {kind}, not {text!r}") from None
+    low, high = limits["low"], limits.get("high", math.inf)
+    if not low <= value <= high:
+        bounds = f"at least {low}" if high == math.inf else f"from {low} to {high}"
+        raise SettingError(f"{name} must be {kind} {bounds}, not {text!r}")
+    return value
+
+
+def table() -> str:
+    """Write the settings as README's Markdown table."""
+    lines = ["| variable | default | what it is |", "|---|---|---|"]
+    for item in fields(Settings):
+        default = "the demo model" if item.name == "model" else item.default
+        among = item.metadata.get("among")
+        choices = f" ({', '.join(among)})" if among else ""
+        name = PREFIX + item.name.upper()
+        lines.append(f"| `{name}` | {default} | {item.metadata['help']}{choices} |")
+    return "\n".join(lines)
+
+
+def log_level(settings: Settings) -> int:
+    """Return the logging module's number for the level that is set."""
+    return logging.getLevelNamesMapping()[settings.log_level]

@@ -1,0 +1,16 @@
+"""Server-sent events, as the WHATWG's HTML standard defines them (section 9.2)."""
+
+import msgspec
+
+HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-store",
+    "X-Accel-Buffering": "no",  # nginx would otherwise collect the stream
+}
+OPENING = b": stream\n\n"
+HEARTBEAT = b": keep-alive\n\n"
+
+
+def event(name: str, data: object) -> bytes:
+    """Encode one event; JSON holds no line break, so its data is a single line."""
+    return b"event: %s\ndata: %s\n\n" % (name.encode(), msgspec.json.encode(data))

@@ -1,0 +1,77 @@
+"""The tokenization function: text in, tokens out. It holds no weights, so it wakes at once.
+
+    functions-framework --source functions/tokenize/main.py --target tokenize
+    python -m functions tokenize
+"""
+
+import os
+from dataclasses import dataclass
+
+import msgspec
+from flask import Request, Response, current_app
+
+from functions import __version__
+from functions.http import Routes, install, json_reply, probes, read_body
+from functions.service import Service
+from functions.settings import Settings
+from model.loader import model_name
+from model.tokenizer import Tokenizer
+
+settings = Settings.read(os.environ)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The tokenizer, as a service holds it."""
+
+    tokenizer: Tokenizer
+
+    def close(self, grace: float = 0.0) -> None:
+        """Do nothing: a tokenization is over in a moment."""
+
+
+service: Service[Loaded] = Service(lambda: Loaded(Tokenizer.open(settings.model)))
+install(current_app)
+current_app.extensions["pibloom"] = service
+
+
+class TokenizeBody(msgspec.Struct, forbid_unknown_fields=True):
+    """What `POST /` takes."""
+
+    text: str
+
+
+def post_tokenize(request: Request) -> Response:
+    """Split a text into tokens."""
+    body = read_body(request, TokenizeBody, settings.max_body)
+    encoding = service.get().tokenizer.encode(body.text)
+    return json_reply(
+        {
+            "ids": encoding.ids,
+            "pieces": encoding.pieces,
+            "offsets": encoding.offsets,
+            "count": len(encoding.ids),
+        }
+    )
+
+
+def get_root(request: Request) -> Response:
+    """Say what is served."""
+    loaded = service.peek()
+    model = loaded and {"name": model_name(settings.model), "vocab_size": loaded.tokenizer.size}
+    return json_reply(
+        {"service": "tokenize", "version": __version__, "state": service.state, "model": model}
+    )
+
+
+routes = Routes(
+    ("GET", "/", get_root),
+    ("POST", "/", post_tokenize),
+    *probes(lambda: service.state, service.get),
+)
+
+
+def tokenize(request: Request) -> Response:
+    """Answer one HTTP request; the function's entry point."""
+    service.start()
+    return routes(request)
