@@ -85,7 +85,7 @@ def load(
         layers=config.layers,
         hidden=config.hidden_size,
         heads=config.heads,
-        license=_license(folder),
+        license=license_of(folder),
     )
     return Model(config, tokenizer, chat, scheduler, info)
 
@@ -133,7 +133,7 @@ def model_name(folder: Path) -> str:
     return "pibloom-demo" if demo else folder.resolve().name
 
 
-def _license(folder: Path) -> str | None:
+def license_of(folder: Path) -> str | None:
     """Return the licence that the folder's model card names in its front matter, if any."""
     card = folder / "README.md"
     if not card.is_file():

@@ -23,7 +23,7 @@ CHAT_TEMPLATE = (
     "{% endfor %}Assistant:"
 )
 END = "</s>"
-LANGUAGE_WEIGHTS = {"en": 9, "fr": 2, "es": 2, "pt": 2, "ar": 2, "zh": 2, "hi": 2}
+LANGUAGE_WEIGHTS = {"en": 8, "ar": 2, "zh": 2, "hi": 2}
 KIND_WEIGHTS = {"intent": 46, "fact": 16, "dialog": 9, "story": 12, "sum": 9, "unknown": 8}
 HELD_OUT_PERCENT = 2
 LARGEST_SUMMAND, LARGEST_FACTOR = 30, 10

@@ -211,6 +211,7 @@ def write_checkpoint(model: BloomForCausalLM, tokenizer_file: Path, out: Path) -
     }
     save_file(tensors, out / "model.safetensors.new", metadata={"format": "pt"})
     (out / "model.safetensors.new").replace(out / "model.safetensors")
+    (out / "model.safetensors").chmod(0o644)
     special = dict(zip(("unk_token", "bos_token", "eos_token", "pad_token"), SPECIAL, strict=True))
     settings = {
         **special,
@@ -252,7 +253,7 @@ def main() -> None:
     """Parse the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "checkpoint")
-    parser.add_argument("--tokens", type=int, default=14_000_000)
+    parser.add_argument("--tokens", type=int, default=12_000_000)
     parser.add_argument("--seed", type=int, default=560)
     options = parser.parse_args()
     train(options.out, options.tokens, options.seed)

@@ -1,0 +1,34 @@
+# piBLOOM. `make up` and `make test` do all the set-up that they need.
+
+PORT ?= 8080
+GENERATE_PORT ?= 8081
+TOKENIZE_PORT ?= 8082
+PYTHON := .venv/bin/python
+
+.PHONY: up test lint lock clean help
+.DEFAULT_GOAL := help
+
+up: ## serve the chat and both functions on this machine
+	@scripts/setup.sh up
+	@exec .venv/bin/pibloom up --port $(PORT) --generate-port $(GENERATE_PORT) --tokenize-port $(TOKENIZE_PORT)
+
+test: ## run every check
+	@scripts/setup.sh test
+	@$(MAKE) --no-print-directory lint
+	$(PYTHON) -m pytest
+
+lint: ## ruff and mypy
+	@scripts/setup.sh test
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+
+lock: ## choose versions anew and write them to requirements/
+	@scripts/setup.sh test
+	@scripts/lock.sh
+
+clean: ## remove what was installed and built
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+help: ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10

@@ -1,0 +1,287 @@
+"""`pibloom up`: the chat and both functions on this machine, started and ended together."""
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from cli.main import Failure
+
+SERVICES = ("tokenize", "generate", "ui")  # in the order in which they become ready
+POLL = 0.1  # seconds between two looks at the services
+PATIENCE = 8.0  # seconds that services get to end before they are killed
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass
+class Service:
+    """A child process and where it listens."""
+
+    name: str
+    command: Sequence[str]
+    host: str
+    port: int
+    flag: str
+    probe: str
+    environment: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[str] | None = None
+    ready_after: float | None = None  # seconds
+    complaints: deque[str] = field(default_factory=lambda: deque(maxlen=20))
+
+    @property
+    def url(self) -> str:
+        """Where a browser on this machine finds it."""
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    def start(self, *, verbose: bool) -> None:
+        """Start the process, in a group of its own, so that Ctrl-C reaches us and not it."""
+        self.process = subprocess.Popen(
+            self.command,
+            env=os.environ | self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+            preexec_fn=_end_with_parent,
+        )
+        for pipe, keep in ((self.process.stdout, False), (self.process.stderr, True)):
+            threading.Thread(
+                target=self._relay, args=(pipe, keep, verbose), name=self.name, daemon=True
+            ).start()
+
+    def _relay(self, pipe: object, keep: bool, verbose: bool) -> None:
+        for line in pipe:  # type: ignore[attr-defined]
+            if keep:
+                self.complaints.append(line.rstrip())
+            if verbose or not keep:
+                click.echo(f"{self.name:>8}  {line.rstrip()}", err=True)
+
+    def is_ready(self) -> bool:
+        """Ask its probe once."""
+        try:
+            with urllib.request.urlopen(self.url + self.probe, timeout=2) as reply:
+                return bool(reply.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def send(self, number: int) -> None:
+        """Signal the whole group, if any of it is left."""
+        if self.process is not None:
+            try:
+                os.killpg(self.process.pid, number)
+            except ProcessLookupError:
+                return
+
+    def obituary(self) -> str:
+        """Say in one sentence why it ended."""
+        assert self.process is not None
+        said = [line for line in self.complaints if line.startswith("piBLOOM:")]
+        if said:
+            return said[-1].removeprefix("piBLOOM:").strip()
+        last = f": {self.complaints[-1]}" if self.complaints else ""
+        return f"{self.name} ended by itself with exit code {self.process.returncode}{last}"
+
+
+@click.command()
+@click.argument("services", nargs=-1, type=click.Choice(SERVICES))
+@click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    help="Checkpoint folder to serve; the demo model when absent.",
+)
+@click.option("--engine", help="What runs the model.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True)
+@click.option("--generate-port", type=click.IntRange(1, 65535), default=8081, show_default=True)
+@click.option("--tokenize-port", type=click.IntRange(1, 65535), default=8082, show_default=True)
+@click.option("--reload", is_flag=True, help="Start a service anew when its source changes.")
+@click.option("--open", "open_", is_flag=True, help="Open the chat in a browser.")
+@click.option("--verbose", is_flag=True, help="Show the services' whole logs.")
+def up(
+    services: tuple[str, ...],
+    model: Path | None,
+    engine: str | None,
+    host: str,
+    port: int,
+    generate_port: int,
+    tokenize_port: int,
+    *,
+    reload: bool,
+    open_: bool,
+    verbose: bool,
+) -> None:
+    """Serve the chat and both functions on this machine, until Ctrl-C.
+
+    SERVICES chooses some of tokenize, generate and ui; without it, all three run.
+
+    \b
+    Examples:
+      pibloom up
+      pibloom up --model ~/bloom-560m --port 9000
+      pibloom up generate --reload --verbose
+    """
+    environment = {}
+    if model is not None:
+        if not model.is_dir():
+            raise Failure(f"there is no checkpoint folder {model}")
+        environment["PIBLOOM_MODEL"] = str(model.resolve())
+    if engine is not None:
+        environment["PIBLOOM_ENGINE"] = engine
+    if "PIBLOOM_GRACE" not in os.environ:
+        environment["PIBLOOM_GRACE"] = "2"  # whoever presses Ctrl-C is waiting
+    if "PIBLOOM_LOG_LEVEL" not in os.environ:
+        environment["PIBLOOM_LOG_LEVEL"] = "INFO" if verbose else "WARNING"
+    ports = {"tokenize": tokenize_port, "generate": generate_port, "ui": port}
+    chosen = [
+        _service(name, host, ports[name], environment, reload=reload)
+        for name in SERVICES
+        if not services or name in services
+    ]
+    for service in chosen:
+        if service.name == "ui":
+            for function in chosen[:-1]:
+                variable = f"PIBLOOM_{function.name.upper()}_URL"
+                service.environment.setdefault(variable, function.url)
+    _check_ports(chosen)
+    stops = _Stops()
+    try:
+        _start(chosen, stops, verbose=verbose)
+        if not stops.count:
+            _announce(chosen, open_=open_)
+        _watch(chosen, stops)
+    finally:
+        _end(chosen, stops)
+    click.echo("ended", err=True)
+
+
+def _service(
+    name: str, host: str, port: int, environment: dict[str, str], *, reload: bool
+) -> Service:
+    module = ["ui"] if name == "ui" else ["functions", name]
+    command = [sys.executable, "-m", *module, "--host", host, "--port", str(port)]
+    return Service(
+        name,
+        command + (["--reload"] if reload else []),
+        host,
+        port,
+        flag="--port" if name == "ui" else f"--{name}-port",
+        probe="/healthz" if name == "ui" else "/readyz",
+        environment=dict(environment),
+    )
+
+
+def _check_ports(services: Sequence[Service]) -> None:
+    """Refuse a port that is taken, by another program or twice by us, before anything starts."""
+    taken: dict[int, Service] = {}
+    for service in services:
+        if other := taken.get(service.port):
+            raise Failure(f"{other.flag} and {service.flag} are both {service.port}")
+        taken[service.port] = service
+        family = socket.AF_INET6 if ":" in service.host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((service.host, service.port))
+            except OSError as error:
+                raise Failure(
+                    f"{service.name} cannot listen on port {service.port} of {service.host}"
+                    f" ({error.strerror}); choose another with {service.flag}"
+                ) from None
+
+
+class _Stops:
+    """Counts the signals that ask us to end."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._asked = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._asked_to_stop)
+
+    def _asked_to_stop(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+        self._asked.set()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait at most so long; tell whether a signal came."""
+        return self._asked.wait(seconds)
+
+
+def _start(services: Sequence[Service], stops: _Stops, *, verbose: bool) -> None:
+    started = time.monotonic()
+    for service in services:
+        click.echo(f"starting {service.name} on port {service.port}", err=True)
+        service.start(verbose=verbose)
+    while not stops.wait(POLL):
+        for service in services:
+            _check_alive(service)
+            if service.ready_after is None and service.is_ready():
+                service.ready_after = time.monotonic() - started
+                click.echo(f"{service.name} is ready after {service.ready_after:.1f} s", err=True)
+        if all(service.ready_after is not None for service in services):
+            return
+
+
+def _announce(services: Sequence[Service], *, open_: bool) -> None:
+    for service in services:
+        if service.name == "generate":
+            click.echo(
+                f"\nAsk it:   curl {service.url}/chat/ -H 'content-type: application/json'"
+                """ -d '{"content": "Hello"}'"""
+            )
+        if service.name == "ui":
+            click.echo(f"\nChat:     {service.url}")
+            if open_:
+                click.launch(service.url)
+    click.echo("Ctrl-C ends it.")
+
+
+def _watch(services: Sequence[Service], stops: _Stops) -> None:
+    while not stops.wait(POLL):
+        for service in services:
+            _check_alive(service)
+
+
+def _check_alive(service: Service) -> None:
+    assert service.process is not None
+    if service.process.poll() is not None:
+        time.sleep(POLL)  # its last words may still be in the pipe
+        raise Failure(service.obituary())
+
+
+def _end(services: Sequence[Service], stops: _Stops) -> None:
+    """End every service: asked at first, killed when time is up or a second signal comes."""
+    running = [service for service in services if service.process is not None]
+    for service in running:
+        service.send(signal.SIGTERM)
+    already, deadline = stops.count, time.monotonic() + PATIENCE
+    while any(service.process.poll() is None for service in running if service.process):
+        if time.monotonic() > deadline or stops.count > max(1, already):
+            break
+        time.sleep(POLL)
+    for service in running:
+        service.send(signal.SIGKILL)  # whatever is left of its group
+        if service.process is not None:
+            service.process.wait()
+
+
+def _end_with_parent() -> None:
+    """Ask Linux to end this process when its parent is gone, even if that was killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
