@@ -42,6 +42,9 @@ def _serve(settings: Settings, host: str, port: int) -> None:
         # A random secret makes every visitor a stranger after a restart, so nothing is kept then.
         kept = scratch if settings.secret_is_random else str(_state_folder())
         os.environ.setdefault("NICEGUI_STORAGE_PATH", kept)  # read when nicegui is imported
+        # NiceGUI behaves otherwise under a test, and a test that starts this wants the real one.
+        for name in ("PYTEST_CURRENT_TEST", "NICEGUI_USER_SIMULATION"):
+            os.environ.pop(name, None)
         from nicegui import ui
 
         from ui.app import FAVICON, build

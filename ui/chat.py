@@ -290,7 +290,7 @@ class ChatPage:
             try:
                 options = self._options.value
                 events = self._functions.reply(self._chat.messages(), options)
-                async with aclosing(events):  # type: ignore[type-var]
+                async with aclosing(events):
                     async for event in events:
                         self._take(run, event)
                 return

@@ -6,7 +6,7 @@ sentence for the person in front of the chat: no status line, traceback or addre
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
@@ -178,7 +178,7 @@ class Functions:
 
     async def reply(
         self, messages: Sequence[Mapping[str, str]], options: Options
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """Stream the reply to a conversation; the last event is `Done`.
 
         Closing the iterator closes the connection, and with it the generation.

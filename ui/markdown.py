@@ -43,12 +43,19 @@ class Rendered:
         self._rest += text.replace("\r", "")  # a lone one would count as a line
         first = self._closed
         del self.blocks[first:]
-        blocks, start_of_last = _blocks(self._rest)
-        self.blocks += blocks
-        if len(blocks) > 1:  # a block is final when another one has begun
+        if "\n" in text:
+            self._close()
+        self.blocks += _blocks(self._rest)[0]
+        return first
+
+    def _close(self) -> None:
+        """Finish what is before the last block; a line that may go on decides nothing yet."""
+        whole_lines = self._rest[: self._rest.rindex("\n") + 1]
+        blocks, start_of_last = _blocks(whole_lines)
+        if len(blocks) > 1:
+            self.blocks += blocks[:-1]
             self._closed += len(blocks) - 1
             self._rest = self._rest[start_of_last:]
-        return first
 
 
 def render(text: str) -> list[str]:
@@ -116,7 +123,10 @@ def _directed(
 def _link(
     self: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, env: EnvType
 ) -> str:
-    tokens[index].attrSet("rel", "noopener noreferrer nofollow")
+    token = tokens[index]
+    if not _allowed(str(token.attrs.get("href", ""))):  # an empty one is not asked about before
+        token.attrs.pop("href", None)
+    token.attrSet("rel", "noopener noreferrer nofollow")
     return self.renderToken(tokens, index, options, env)
 
 

@@ -150,7 +150,9 @@ class SettingsPanel:
                 validation=_seed_problem,
                 on_change=lambda e: self._set_seed(e.value),
             )
-            self._seed.props('outlined dense hide-bottom-space inputmode="numeric" aria-label="Seed"')
+            self._seed.props(
+                'outlined dense hide-bottom-space inputmode="numeric" aria-label="Seed"'
+            )
             self._seed.classes("field field-wide").mark("seed")
             Text("The same seed and settings give the same reply to the same chat.", "p").classes(
                 "setting-help"

@@ -51,15 +51,15 @@ class TurnView:
         with self._state:
             self._icon = Icon("ask")
             self._text = Text().classes("state-text").mark("state-text")
-            self._seed_button = Button("", on_click=self._use_seed).classes("seed").mark("use-seed")
-            self._seed_button.props["title"] = "Use this seed for the next replies"
-            self._copy = Button("Copy this reply", "copy", bare=True).mark("copy")
-            self._again = Button("Answer again", "again", self._actions.again, bare=True)
-            self._again.mark("regenerate")
-            self._retry = Button("Retry", "again", self._actions.again).classes("button-line")
-            self._retry.mark("retry")
-            self._edit = Button("Edit the message", "edit", self._actions.edit)
-            self._edit.classes("button-line").mark("edit")
+            with ui.element("div").classes("state-actions"):
+                self._seed_button = Button("", on_click=self._use_seed).mark("use-seed")
+                self._copy = Button("Copy this reply", "copy", bare=True).mark("copy")
+                self._again = Button("Answer again", "again", self._actions.again, bare=True)
+                self._again.mark("regenerate")
+                self._retry = Button("Retry", "again", self._actions.again).classes("button-line")
+                self._retry.mark("retry")
+                self._edit = Button("Edit the message", "edit", self._actions.edit)
+                self._edit.classes("button-line").mark("edit")
 
     def start(self) -> None:
         """Empty the reply: a new one begins."""
@@ -120,7 +120,8 @@ class TurnView:
         too_long = reply is not None and reply.problem_kind == "context_full"
         self._seed = reply.seed if reply else None
         self._seed_button.visible = self._seed is not None and state == "done"
-        self._seed_button.label.text = f"seed {self._seed}"
+        self._seed_button.label.text = f"seed {_shortened(str(self._seed))}"
+        self._seed_button.props["title"] = f"Use the seed {self._seed} for the next replies"
         self._copy.visible = state != "running" and bool(text)
         self._copy.props["data-copy"] = text
         self._again.visible = last and state in ("done", "stopped")
@@ -151,6 +152,10 @@ def rate(tokens_per_second: float) -> str:
 def plural(count: int, noun: str) -> str:
     """Return a count with its noun, and a thin space between thousands."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _shortened(digits: str) -> str:
+    return digits if len(digits) <= 10 else f"{digits[:4]}…{digits[-4:]}"
 
 
 def _counted(reply: Reply, before: str) -> str:

@@ -270,7 +270,7 @@ def sse(step: dict[str, Any]) -> str:
 async def serve(app: Any, port: int = 0) -> AsyncIterator[int]:
     """Serve an app on the loopback interface; gives its port, and cuts every stream at the end."""
     config = uvicorn.Config(
-        app, log_level="error", lifespan="off", timeout_graceful_shutdown=0, ws="none"
+        app, log_level="critical", lifespan="off", timeout_graceful_shutdown=0, ws="none"
     )
     server = uvicorn.Server(config)
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]

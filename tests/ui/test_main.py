@@ -1,0 +1,114 @@
+"""The command: quiet, quick to end, and one sentence for what it cannot do."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def chat(port: int, *more: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ui", "--port", str(port), *more],
+        cwd=ROOT,
+        env=os.environ | environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def wait_until_healthy(port: int, process: subprocess.Popen[str]) -> None:
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        assert process.poll() is None, process.communicate()[0]
+        try:
+            assert httpx.get(f"http://127.0.0.1:{port}/healthz").json() == {"status": "ok"}
+            return
+        except httpx.TransportError:
+            time.sleep(0.05)  # nothing announces that a port is open
+    pytest.fail("the chat did not start within 30 s")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_serves_silently_and_ends_at_once(number: signal.Signals, tmp_path: Path) -> None:
+    port = free_port()
+    before = set(ROOT.iterdir())
+    with chat(port) as process:
+        wait_until_healthy(port, process)
+        page = httpx.get(f"http://127.0.0.1:{port}/").text
+        started = time.monotonic()
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=10)
+        assert time.monotonic() - started < 3
+    assert (process.returncode, output) == (0, "")
+    assert "/assets/" in page
+    assert {p for p in set(ROOT.iterdir()) - before if p.name.startswith(".nicegui")} == set()
+
+
+def test_a_busy_port_is_one_sentence_and_status_1() -> None:
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        port = busy.getsockname()[1]
+        with chat(port) as process:
+            output, _ = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert output == (f"Port {port} is taken; end what uses it, or choose another with --port.\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("PIBLOOM_TYPO", "1"), ("PIBLOOM_GENERATE_URL", "nonsense"), ("PIBLOOM_UI_SECRET", "short")],
+)
+def test_a_bad_setting_is_one_sentence_and_status_2(name: str, value: str) -> None:
+    with chat(free_port(), **{name: value}) as process:
+        output, _ = process.communicate(timeout=20)
+    assert process.returncode == 2
+    assert name in output
+    assert output.count("\n") == 1
+
+
+def test_reload_serves_and_ends_with_its_child() -> None:
+    port = free_port()
+    with chat(port, "--reload") as process:
+        wait_until_healthy(port, process)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=15)
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", port))
+
+
+def test_the_chat_knows_the_functions_by_address_only() -> None:
+    code = (
+        "import sys, ui.app; bad = [n for n in sys.modules"
+        " if n.split('.')[0] in ('functions', 'model', 'torch', 'transformers')]; sys.exit(str(bad)"
+        " if bad else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,52 @@
+"""The chat's settings: defaults, and one sentence for everything that cannot be used."""
+
+import pytest
+
+from ui.settings import GENERATE_URL, OTHERS, Settings, SettingsError
+
+
+def test_nothing_set_means_the_documented_addresses() -> None:
+    settings = Settings.read({})
+    assert (settings.host, settings.port) == ("127.0.0.1", 8080)
+    assert settings.generate_url == GENERATE_URL == "http://127.0.0.1:8081"
+    assert settings.tokenize_url == "http://127.0.0.1:8082"
+
+
+def test_an_absent_secret_is_random_and_a_given_one_is_kept() -> None:
+    assert Settings.read({}).secret != Settings.read({}).secret
+    given = Settings.read({"PIBLOOM_UI_SECRET": "0123456789abcdef"})
+    assert given.secret == "0123456789abcdef"
+    assert not given.secret_is_random
+
+
+def test_an_address_loses_its_last_slash_and_keeps_its_path() -> None:
+    settings = Settings.read({"PIBLOOM_GENERATE_URL": "https://pi.example/generate/"})
+    assert settings.generate_url == "https://pi.example/generate"
+
+
+def test_the_functions_settings_are_known_and_ignored() -> None:
+    assert Settings.read(dict.fromkeys(OTHERS, "anything")).port == 8080
+
+
+def test_its_own_port_goes_before_the_platforms() -> None:
+    assert Settings.read({"PORT": "9000"}).port == 9000
+    assert Settings.read({"PORT": "9000", "PIBLOOM_PORT": "9001"}).port == 9001
+
+
+@pytest.mark.parametrize(
+    ("environ", "named"),
+    [
+        ({"PIBLOOM_GENRATE_URL": "http://x"}, "PIBLOOM_GENRATE_URL"),
+        ({"PIBLOOM_GENERATE_URL": "127.0.0.1:8081"}, "PIBLOOM_GENERATE_URL"),
+        ({"PIBLOOM_GENERATE_URL": "ftp://x"}, "PIBLOOM_GENERATE_URL"),
+        ({"PIBLOOM_GENERATE_URL": "http://x:99999"}, "PIBLOOM_GENERATE_URL"),
+        ({"PIBLOOM_TOKENIZE_URL": "http://"}, "PIBLOOM_TOKENIZE_URL"),
+        ({"PIBLOOM_TOKENIZE_URL": "http://x/?a=b"}, "PIBLOOM_TOKENIZE_URL"),
+        ({"PIBLOOM_UI_SECRET": "short"}, "PIBLOOM_UI_SECRET"),
+        ({"PIBLOOM_PORT": "0"}, "PIBLOOM_PORT"),
+        ({"PORT": "eighty"}, "PORT"),
+    ],
+)
+def test_a_bad_setting_is_refused_by_name(environ: dict[str, str], named: str) -> None:
+    with pytest.raises(SettingsError, match=named):
+        Settings.read(environ)
