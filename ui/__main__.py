@@ -1,8 +1,10 @@
 """Serve the chat: python -m ui --host 127.0.0.1 --port 8080 [--reload]."""
 
 import argparse
+import errno
 import logging
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -40,7 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _serve(settings: Settings, host: str, port: int) -> None:
     with tempfile.TemporaryDirectory(prefix="pibloom-ui-") as scratch:
         # A random secret makes every visitor a stranger after a restart, so nothing is kept then.
-        kept = scratch if settings.secret_is_random else str(_state_folder())
+        kept = scratch if settings.secret_is_random else _state_folder() or scratch
         os.environ.setdefault("NICEGUI_STORAGE_PATH", kept)  # read when nicegui is imported
         # NiceGUI behaves otherwise under a test, and a test that starts this wants the real one.
         for name in ("PYTEST_CURRENT_TEST", "NICEGUI_USER_SIMULATION"):
@@ -71,7 +73,7 @@ def _serve(settings: Settings, host: str, port: int) -> None:
 def _serve_reloading(host: str, port: int) -> None:
     from watchfiles import PythonFilter, run_process
 
-    command = f"{sys.executable} -m ui --host {host} --port {port}"
+    command = shlex.join([sys.executable, "-m", "ui", "--host", host, "--port", str(port)])
     run_process(
         Path(__file__).parent,
         target=command,
@@ -81,11 +83,15 @@ def _serve_reloading(host: str, port: int) -> None:
     )
 
 
-def _state_folder() -> Path:
-    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    folder = state / "pibloom" / "ui"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def _state_folder() -> str | None:
+    """Return where visitors' settings are kept, or None where nothing can be written."""
+    try:
+        state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+        folder = state / "pibloom" / "ui"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):
+        return None
+    return str(folder) if os.access(folder, os.W_OK) else None
 
 
 def _check_free(host: str, port: int) -> None:
@@ -101,7 +107,7 @@ def _check_free(host: str, port: int) -> None:
     except PermissionError:
         _give_up(f"Port {port} needs more rights; choose one above 1023 with --port.", 1)
     except OSError as error:
-        if error.errno == 98:
+        if error.errno == errno.EADDRINUSE:
             _give_up(f"Port {port} is taken; end what uses it, or choose another with --port.", 1)
         _give_up(f"Nothing can listen on {host}, port {port}: {error.strerror}.", 1)
 

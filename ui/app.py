@@ -36,6 +36,8 @@ HEADERS = [
     (b"x-content-type-options", b"nosniff"),
 ]
 
+CHAT_AGE_S = 7 * 24 * 3600.0  # a chat that nobody has touched for so long is forgotten
+
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 Receive = Callable[[], Awaitable[Message]]
@@ -63,6 +65,7 @@ def build(functions: Functions, timing: Timing | None = None) -> Tabs:
     """Register everything with NiceGUI's app; return the table of open tabs."""
     tabs = Tabs()
     patience = timing or Timing()
+    app.storage.max_tab_storage_age = CHAT_AGE_S
     app.add_middleware(Guarded)
     app.add_static_files(f"/assets/{asset_version()}", STATIC, max_cache_age=31_536_000)
     app.on_shutdown(functions.aclose)

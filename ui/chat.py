@@ -19,7 +19,7 @@ from ui.client import Failure, Functions, Model
 from ui.conversation import Conversation, Reply, Turn
 from ui.frame import LOGO, Button, Icon, Text, brand, dress
 from ui.options import OptionsStore, SettingsPanel
-from ui.turn import Actions, TurnView, describe, plural, rate
+from ui.turn import TOO_LONG, Actions, TurnView, describe, plural, rate
 
 EXAMPLES = (
     ("Hello! Who are you?", "en"),
@@ -82,7 +82,8 @@ class ChatPage:
         self._build()
         ui.on("pibloom_stop", self.stop)
         ui.on("pibloom_leave", self.leave)
-        self._client.on_delete(self._gone)
+        self._client.on_connect(self._came_back)
+        self._client.on_delete(self.leave)
 
     # what is on the page
 
@@ -274,7 +275,8 @@ class ChatPage:
             self._finish(run)
             self._said.text = turn.reply.problem
             if failure.away:
-                self._was_away = failure.kind in ("unreachable", "unavailable")
+                if failure.kind in ("unreachable", "unavailable", "loading", "draining"):
+                    self._was_away = True
                 self._watch()
         except asyncio.CancelledError:
             run.stop()
@@ -295,7 +297,7 @@ class ChatPage:
                         self._take(run, event)
                 return
             except Failure as failure:
-                if failure.kind != "context_full" or not self._fit_after(failure):
+                if failure.kind not in TOO_LONG or not self._fit_after(failure):
                     raise
 
     def _take(self, run: "_Run", event: functions_api.Event) -> None:
@@ -339,8 +341,10 @@ class ChatPage:
                 task.cancel()
         self._watching = self._counting = None
 
-    def _gone(self) -> None:
-        self.leave()
+    def _came_back(self) -> None:
+        """Go on after the browser was away for a moment, or showed the page from its cache."""
+        if self._storage is not None and (self._model is None or self._was_away):
+            self._watch()
 
     def new_chat(self) -> None:
         """Start an empty chat; the one that was there can be had back for a while."""
@@ -486,7 +490,7 @@ class ChatPage:
             return
         self._was_away = True
         waking = failure.kind in ("loading", "draining")
-        self._show_chip("waking" if waking else "away", "Waking up…" if waking else "Not reachable")
+        self._show_chip("waking" if waking else "away", "Waking up…" if waking else "Offline")
         self._banner.visible = True
         self._banner.classes(remove="banner-back")
         self._banner_icon.show("alert")
@@ -514,6 +518,7 @@ class ChatPage:
         self._banner_text.text = "The model is back."
         self._try_now.visible = False
         self._later(self._timing.notice, self._hide_back)
+        self._typed(self._input.value or "")  # what could not be counted meanwhile
         last = self._chat.turns[-1] if self._chat.turns else None
         if last is None or self._task is not None or last is self._resumed:
             return

@@ -118,7 +118,7 @@ class SettingsPanel:
     def _build_knob(self, knob: Knob) -> None:
         value = getattr(self._options.value, knob.name)
         with ui.element("div").classes("setting"):
-            Text(knob.label, "label").classes("setting-name")
+            label = Text(knob.label, "label").classes("setting-name")
             number = ui.number(
                 value=value,
                 min=knob.low,
@@ -129,6 +129,7 @@ class SettingsPanel:
             )
             number.props(f'outlined dense hide-bottom-space aria-label="{knob.label}"')
             number.classes("field field-number").mark(knob.name)
+            label.props["for"] = number.html_id
             slider = ui.slider(
                 min=knob.low,
                 max=knob.high,
@@ -143,7 +144,7 @@ class SettingsPanel:
     def _build_seed(self) -> None:
         seed = self._options.value.seed
         with ui.element("div").classes("setting"):
-            Text("Seed", "label").classes("setting-name")
+            label = Text("Seed", "label").classes("setting-name")
             self._seed = ui.input(
                 placeholder="random",
                 value="" if seed is None else str(seed),
@@ -154,6 +155,7 @@ class SettingsPanel:
                 'outlined dense hide-bottom-space inputmode="numeric" aria-label="Seed"'
             )
             self._seed.classes("field field-wide").mark("seed")
+            label.props["for"] = self._seed.html_id
             Text("The same seed and settings give the same reply to the same chat.", "p").classes(
                 "setting-help"
             )

@@ -11,6 +11,7 @@ from ui.frame import LOGO, Button, Icon, Text
 from ui.markdown import Rendered, render
 
 Kind = Literal["running", "done", "stopped", "failed"]
+TOO_LONG = ("context_full", "body_too_large")  # asking again would not help
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class TurnView:
             with ui.element("div").classes("state-actions"):
                 self._seed_button = Button("", on_click=self._use_seed).mark("use-seed")
                 self._copy = Button("Copy this reply", "copy", bare=True).mark("copy")
-                self._again = Button("Answer again", "again", self._actions.again, bare=True)
+                self._again = Button("Regenerate", "again", self._actions.again, bare=True)
                 self._again.mark("regenerate")
                 self._retry = Button("Retry", "again", self._actions.again).classes("button-line")
                 self._retry.mark("retry")
@@ -117,7 +118,7 @@ class TurnView:
     def _buttons(self, reply: Reply | None, *, last: bool) -> None:
         state = reply.state if reply else "running"
         text = reply.text if reply else ""
-        too_long = reply is not None and reply.problem_kind == "context_full"
+        too_long = reply is not None and reply.problem_kind in TOO_LONG
         self._seed = reply.seed if reply else None
         self._seed_button.visible = self._seed is not None and state == "done"
         self._seed_button.label.text = f"seed {_shortened(str(self._seed))}"
@@ -140,7 +141,7 @@ def describe(reply: Reply) -> str:
         line += f" · {rate(reply.tokens_per_second)}"
     line += f" · {reply.seconds:.1f} s"
     if reply.finish_reason == "length":
-        line += " · cut at the longest length"
+        line += " · cut short by the length limit"
     return line
 
 

@@ -193,7 +193,7 @@ def test_the_keyboard_alone_is_enough(site: Site) -> None:
     finished(page)
     for _ in range(20):
         page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.getAttribute('aria-label')") == "Answer again":
+        if page.evaluate("document.activeElement.getAttribute('aria-label')") == "Regenerate":
             break
     outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
     assert outline == "solid"

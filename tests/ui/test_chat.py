@@ -255,7 +255,7 @@ async def test_a_page_opened_while_the_function_is_down_says_so_and_recovers(
 
     await user.open("/down")
     await see(user, "The generate function cannot be reached.")
-    await see(user, "Not reachable")
+    await see(user, "Offline")
     user.find(marker="input").type("Do not lose me")
     send_text = draft(user)
     user.find(marker="send").click()
