@@ -20,10 +20,10 @@ from model.errors import ModelError
 @click.option("--max-new-tokens", type=click.IntRange(1, 4096), default=256, show_default=True)
 @click.option("--temperature", type=click.FloatRange(0, 5), default=0.8, show_default=True)
 @click.option("--top-k", type=click.IntRange(0, 1000), default=40, show_default=True)
-@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=0.95, show_default=True)
 @click.option(
-    "--repetition-penalty", type=click.FloatRange(0.5, 5), default=1.1, show_default=True
+    "--top-p", type=click.FloatRange(0, 1, min_open=True), default=0.95, show_default=True
 )
+@click.option("--repetition-penalty", type=click.FloatRange(0.5, 5), default=1.1, show_default=True)
 @click.option("--stop", multiple=True, help="Text that ends the reply; may be given often.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Repeats a reply.")
 @click.option("--url", help="Ask a running function instead of loading the model here.")

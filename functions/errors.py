@@ -1,6 +1,6 @@
 """The one shape of an error, for every route, layer and status.
 
-    {"error": {"code": 422, "type": "invalid_field", "message": "…", "param": "temperature"}}
+{"error": {"code": 422, "type": "invalid_field", "message": "…", "param": "temperature"}}
 """
 
 from collections.abc import Iterator

@@ -83,6 +83,8 @@ def install(app: Flask) -> None:
         return as_api_error(error).response()
 
     app.register_error_handler(Exception, answer)
+    # "//" is simply another path; Flask would redirect it, in HTML.
+    app.url_map.merge_slashes = app.url_map.redirect_defaults = False
 
 
 def as_api_error(error: Exception) -> ApiError:
@@ -118,11 +120,13 @@ def read_body(request: Request, type_: type[Body], limit: int) -> Body:
     if request.mimetype != "application/json":
         given = request.mimetype or "nothing"
         raise UnsupportedMediaType(f"Content-Type must be application/json, not {given[:80]}")
-    request.max_content_length = limit  # cuts a chunked body, whose length nobody announced
+    # A chunked body, whose length nobody announced, is read up to this and then left.
+    request.max_content_length = limit + 1
+    data = request.get_data()
+    if len(data) > limit:
+        raise BodyTooLarge(f"at most {limit} bytes are taken", limit=limit)
     try:
-        raw = msgspec.json.decode(request.get_data())
-    except RequestEntityTooLarge:
-        raise BodyTooLarge(f"at most {limit} bytes are taken", limit=limit) from None
+        raw = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise NotJson(f"the body is no JSON: {error}") from None
     try:
@@ -197,7 +201,9 @@ def client_left(environ: dict[str, Any]) -> bool:
         return True
 
 
-def probes(state: Callable[[], str], check: Callable[[], object]) -> Sequence[tuple[str, str, Handler]]:
+def probes(
+    state: Callable[[], str], check: Callable[[], object]
+) -> Sequence[tuple[str, str, Handler]]:
     """Return the routes /healthz and /readyz; `check` raises the error of what is not ready."""
 
     def healthz(request: Request) -> Response:

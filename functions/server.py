@@ -12,6 +12,7 @@ from typing import Any
 import functions_framework
 from flask import Flask
 from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
 from gunicorn.workers.gthread import ThreadWorker
 
 from functions import logs
@@ -20,7 +21,9 @@ from functions.settings import Settings
 
 FUNCTIONS = ("generate", "tokenize")
 PROBES = 8  # threads beyond those that generations can hold, so that a probe never waits for one
-KEEPALIVE = 620  # seconds; longer than the proxies in front keep theirs, or they meet closed sockets
+KEEPALIVE = (
+    620  # seconds; longer than the proxies in front keep theirs, or they meet closed sockets
+)
 
 
 class Server(BaseApplication):  # type: ignore[misc]
@@ -47,6 +50,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "control_socket_disable": True,  # it wants a home directory that can be written
             "logconfig_dict": logs.configuration(settings.log_level),
             "reload": self._reload,
+            "when_ready": _end_at_once_when_asked_twice,
             "post_worker_init": self._started,
             "worker_int": self._interrupted,
         }
@@ -64,8 +68,6 @@ class Server(BaseApplication):  # type: ignore[misc]
         stop = worker.handle_exit
 
         def drain(number: int, frame: FrameType | None) -> None:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN if number == 0 else worker.handle_quit)
-
             def then_stop() -> None:
                 _service(worker.wsgi).close(self._settings.grace)
                 stop(number, frame)
@@ -76,6 +78,21 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def _interrupted(self, worker: ThreadWorker) -> None:
         _service(worker.wsgi).close(0)
+
+
+def _end_at_once_when_asked_twice(arbiter: Arbiter) -> None:
+    """Make a second SIGTERM do what gunicorn does at a second SIGINT only."""
+    stop = signal.getsignal(signal.SIGTERM)
+
+    def first(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, second)
+        if callable(stop):
+            stop(number, frame)
+
+    def second(number: int, frame: FrameType | None) -> None:
+        arbiter.SIG_QUEUE.put_nowait(signal.SIGQUIT)
+
+    signal.signal(signal.SIGTERM, first)
 
 
 def _service(app: Any) -> Service[Any]:

@@ -1,7 +1,7 @@
 """A checkpoint folder as the hub ships it, checked before anything is loaded.
 
-Weights may be safetensors or `pytorch_model.bin`, whole or sharded. A `.bin` is a pickle; it is only
-ever read by torch's restricted unpickler, which builds tensors and refuses code.
+Weights may be safetensors or `pytorch_model.bin`, whole or sharded. A `.bin` is a pickle; it is
+only ever read by torch's restricted unpickler, which builds tensors and refuses code.
 """
 
 import json
@@ -115,7 +115,17 @@ def _tensors(path: Path) -> Iterator[TensorInfo]:
 def _safetensors(path: Path) -> Iterator[TensorInfo]:
     from safetensors import SafetensorError, safe_open
 
-    widths = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I8": 1, "U8": 1, "BOOL": 1}
+    widths = {
+        "F64": 8,
+        "F32": 4,
+        "F16": 2,
+        "BF16": 2,
+        "I64": 8,
+        "I32": 4,
+        "I8": 1,
+        "U8": 1,
+        "BOOL": 1,
+    }
     try:
         with safe_open(path, framework="numpy") as file:
             for name in file.keys():  # noqa: SIM118 - it is no mapping
@@ -156,7 +166,9 @@ def _check_shapes(folder: Path, config: BloomConfig, tensors: list[TensorInfo]) 
     for name, shape in config.shapes().items():
         tensor = found.get(name)
         if tensor is None:
-            raise ModelError(f"{folder}: the weights lack {name}, which a BLOOM of its config.json has")
+            raise ModelError(
+                f"{folder}: the weights lack {name}, which a BLOOM of its config.json has"
+            )
         if tensor.shape != shape:
             raise ModelError(
                 f"{folder / tensor.file}: {name} is {list(tensor.shape)},"

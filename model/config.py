@@ -52,7 +52,9 @@ class BloomConfig:
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise ModelError(f"{path} is missing; a checkpoint folder needs a config.json") from None
+            raise ModelError(
+                f"{path} is missing; a checkpoint folder needs a config.json"
+            ) from None
         except (OSError, ValueError) as error:
             raise ModelError(f"{path} cannot be read as JSON: {error}") from None
         try:
@@ -90,11 +92,11 @@ class BloomConfig:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of every weight, without the prefix `transformer.`."""
         width, inner = self.hidden_size, 4 * self.hidden_size
-        norms = ("word_embeddings_layernorm", "ln_f")
+        norms = ["word_embeddings_layernorm", "ln_f"]
         shapes: dict[str, tuple[int, ...]] = {"word_embeddings.weight": (self.vocab_size, width)}
         for layer in range(self.layers):
             block = f"h.{layer}."
-            norms += (block + "input_layernorm", block + "post_attention_layernorm")
+            norms += [block + "input_layernorm", block + "post_attention_layernorm"]
             for name, rows, columns in (
                 ("self_attention.query_key_value", 3 * width, width),
                 ("self_attention.dense", width, width),

@@ -6,7 +6,7 @@ steps a sequence can be dropped, which is how a generation is cancelled.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from model.config import BloomConfig
 from model.sampling import Logits
@@ -20,27 +20,30 @@ class EngineSequence(Protocol):
         """How many tokens it holds."""
 
 
+S = TypeVar("S", bound=EngineSequence)
+
+
 @dataclass(frozen=True)
-class Work:
+class Work(Generic[S]):
     """Tokens to append to one sequence in a step: a chunk of a prompt, or one new token."""
 
-    sequence: EngineSequence
+    sequence: S
     tokens: Sequence[int]
     wants_logits: bool = True  # false for a prompt's chunk that is not its last
 
 
-class Engine(Protocol):
+class Engine(Protocol[S]):
     """Runs a BLOOM."""
 
     config: BloomConfig
     name: str  # "reference" or "native"
     dtype: str  # of the weights, as a person would say it
 
-    def new_sequence(self) -> EngineSequence:
+    def new_sequence(self) -> S:
         """Open an empty sequence."""
 
-    def forward(self, batch: Sequence[Work]) -> list[Logits | None]:
+    def forward(self, batch: Sequence[Work[S]]) -> list[Logits | None]:
         """Append each work's tokens to its sequence; give the logits after the last of them."""
 
-    def release(self, sequence: EngineSequence) -> None:
+    def release(self, sequence: S) -> None:
         """Free what the sequence holds; it is not used again."""

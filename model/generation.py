@@ -91,7 +91,7 @@ class Generation:
         return self._cancelled
 
     def cancel(self) -> None:
-        """End it within one step; its last event is then Failed("cancelled"), if not Done before."""
+        """End it within one step: unless it is done before, Failed("cancelled") comes last."""
         self._cancelled = True
 
     def put(self, event: Event) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from model.chat import ChatTemplate
 from model.checkpoint import Checkpoint
@@ -90,16 +91,19 @@ def load(
     return Model(config, tokenizer, chat, scheduler, info)
 
 
-def _engine(name: str) -> Callable[[Checkpoint, Tokenizer, str, str], Engine]:
+def _engine(name: str) -> Callable[[Checkpoint, Tokenizer, str, str], Engine[Any]]:
     if name not in ENGINES:
         raise ModelError(f"there is no engine {name!r}; there is {', '.join(ENGINES)}")
 
-    def reference(checkpoint: Checkpoint, tokenizer: Tokenizer, dtype: str, device: str) -> Engine:
+    def reference(
+        checkpoint: Checkpoint, tokenizer: Tokenizer, dtype: str, device: str
+    ) -> Engine[Any]:
         try:
             from model.reference import ReferenceEngine
         except ModuleNotFoundError as error:
             raise ModelError(
-                f"the reference engine needs {error.name}; install piBLOOM with its extra 'reference'"
+                f"the reference engine needs {error.name};"
+                " install piBLOOM with its extra 'reference'"
             ) from None
         return ReferenceEngine(
             checkpoint.folder,
@@ -119,9 +123,7 @@ def _warm(scheduler: Scheduler, tokenizer: Tokenizer) -> None:
         max_new_tokens=1,
         sampling=SamplingParams(temperature=0),
     )
-    last = None
-    for last in scheduler.submit(request).events():
-        pass
+    *_, last = scheduler.submit(request).events()
     if not isinstance(last, Done):
         reason = last.message if isinstance(last, Failed) else "no token came"
         raise ModelError(f"the model was loaded, but cannot generate: {reason}")

@@ -103,25 +103,21 @@ class ReferenceEngine:
         sequence.cache.clear()
 
     @torch.inference_mode()
-    def forward(self, batch: Sequence[Work]) -> list[Logits | None]:
+    def forward(self, batch: Sequence[Work[ReferenceSequence]]) -> list[Logits | None]:
         """Append each work's tokens to its sequence; give the logits after the last of them."""
         decoding = [work for work in batch if len(work.tokens) == 1 and work.sequence.length]
         together = dict(zip(map(id, decoding), self._run(decoding), strict=True))
-        return [
-            (together[id(work)] if id(work) in together else self._run([work])[0])
-            if work.wants_logits
-            else self._append(work)
-            for work in batch
-        ]
+        results: list[Logits | None] = []
+        for work in batch:
+            logits = together[id(work)] if id(work) in together else self._run([work])[0]
+            results.append(logits if work.wants_logits else None)
+        return results
 
-    def _append(self, work: Work) -> None:
-        self._run([work])
-
-    def _run(self, works: Sequence[Work]) -> list[Logits]:
+    def _run(self, works: Sequence[Work[ReferenceSequence]]) -> list[Logits]:
         """Run works that have the same number of tokens, as one batch padded on the left."""
         if not works:
             return []
-        sequences: list[ReferenceSequence] = [work.sequence for work in works]  # type: ignore[misc]
+        sequences = [work.sequence for work in works]
         lengths = [sequence.length for sequence in sequences]
         longest, new = max(lengths), len(works[0].tokens)
         mask = torch.zeros(len(works), longest + new, dtype=torch.long)
@@ -156,5 +152,6 @@ class ReferenceEngine:
                 for layer in out.past_key_values.layers
             ]
         return [
-            ReferenceLogits(logits[: self._vocabulary].float().cpu()) for logits in out.logits[:, -1]
+            ReferenceLogits(logits[: self._vocabulary].float().cpu())
+            for logits in out.logits[:, -1]
         ]

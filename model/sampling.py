@@ -104,12 +104,12 @@ class Sampler:
                     break
             draw *= mass
             likeliest_first = iter(nucleus)
-        id_, below = -1, 0.0
+        below, last = 0.0, -1
         for id_, probability in likeliest_first:
-            below += probability
+            below, last = below + probability, id_
             if draw < below:
                 break
-        return id_  # the last one, where rounding kept the sum under the draw
+        return last  # of all, where rounding kept the sum under the draw
 
     def _penalized(self, logits: Logits) -> dict[int, float]:
         """Return the new logits of the tokens that occurred already (Keskar et al. 2019)."""
@@ -121,9 +121,7 @@ class Sampler:
             for id_, logit in zip(ids, logits.at(ids), strict=True)
         }
 
-    def _ranked(
-        self, logits: Logits, penalized: dict[int, float]
-    ) -> Iterator[tuple[int, float]]:
+    def _ranked(self, logits: Logits, penalized: dict[int, float]) -> Iterator[tuple[int, float]]:
         """Yield (id, logit), largest first, asking the engine for more only when they run out."""
         waiting = deque(sorted(penalized.items(), key=lambda pair: -pair[1]))
         skipped = self._never.union(penalized)

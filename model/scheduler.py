@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Any
 
 from model.engine import Engine, EngineSequence, Work
 from model.generation import Done, Failed, Generation, Prefill, Queued, Request, Token
@@ -66,7 +67,7 @@ class Scheduler:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Engine[Any],
         tokenizer: Tokenizer,
         *,
         max_batch: int = 8,
@@ -97,7 +98,8 @@ class Scheduler:
         with self._work:
             if self._draining:
                 raise Draining
-            if len(self._waiting) >= self._max_queue:
+            free = self._max_batch - len(self._running)
+            if len(self._waiting) >= self._max_queue + free:
                 ahead = len(self._waiting) + len(self._running)
                 raise Overloaded(max(1, round(self._seconds_each * ahead / self._max_batch)))
             self._waiting.append(generation)

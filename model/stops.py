@@ -30,6 +30,10 @@ class StopStrings:
 def _overlap(text: str, stop: str) -> int:
     """Return the length of the longest end of `text` with which `stop` begins."""
     return next(
-        (size for size in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:size])),
+        (
+            size
+            for size in range(min(len(text), len(stop) - 1), 0, -1)
+            if text.endswith(stop[:size])
+        ),
         0,
     )

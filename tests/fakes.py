@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
+from model.chat import ChatTemplate
 from model.config import BloomConfig
 from model.engine import Work
+from model.loader import Model, ModelInfo
 from model.sampling import Logits
+from model.scheduler import Scheduler
 from model.tokenizer import END, Tokenizer
 
 SPECIAL = ["<unk>", "<s>", "</s>", "<pad>"]
@@ -84,17 +87,40 @@ class FakeEngine:
     def release(self, sequence: FakeSequence) -> None:
         self.open.remove(sequence)
 
-    def forward(self, batch: Sequence[Work]) -> list[Logits | None]:
+    def forward(self, batch: Sequence[Work[FakeSequence]]) -> list[Logits | None]:
         self.running.wait(30)
         self.before_step()
-        self.steps.append([(work.sequence, list(work.tokens)) for work in batch])  # type: ignore[misc]
+        self.steps.append([(work.sequence, list(work.tokens)) for work in batch])
         return [self._one(work) for work in batch]
 
-    def _one(self, work: Work) -> Logits | None:
-        sequence: FakeSequence = work.sequence  # type: ignore[assignment]
+    def _one(self, work: Work[FakeSequence]) -> Logits | None:
+        sequence = work.sequence
         sequence.tokens += work.tokens
         if not work.wants_logits:
             return None
         token = self.reply[sequence.written] if sequence.written < len(self.reply) else END
         sequence.written += 1
         return OneHot(token, self.config.vocab_size)
+
+
+def fake_model(engine: FakeEngine, /, **options: object) -> Model:
+    """A model that is ready, on a fake engine."""
+    tokenizer = byte_tokenizer()
+    limits = {name: options[name] for name in ("max_batch", "max_queue") if name in options}
+    scheduler = Scheduler(engine, tokenizer, **limits)  # type: ignore[arg-type]
+    scheduler.start()
+    info = ModelInfo(
+        name="fake",
+        architecture="BLOOM",
+        engine=engine.name,
+        dtype=engine.dtype,
+        parameters=1,
+        size_bytes=1,
+        max_context=engine.config.max_context,
+        vocab_size=tokenizer.size,
+        layers=1,
+        hidden=64,
+        heads=1,
+        license=None,
+    )
+    return Model(engine.config, tokenizer, ChatTemplate(), scheduler, info)

@@ -88,12 +88,10 @@ def post_generate(request: HttpRequest) -> Response:
     deadline = time.monotonic() + settings.deadline
     if not body.stream:
         model = service.get()
-        job = submit(model, body, deadline)
-        return json_reply(finish(model, body, job, request))
-    if service.state == "loading":
-        job = None  # submitted once the model is there, while the stream says so
-    else:
-        job = submit(service.get(), body, deadline)
+        return json_reply(finish(model, body, submit(model, body, deadline), request))
+    # While the model loads, the stream says so, and submits the request once it can.
+    loading = service.state == "loading"
+    job = None if loading else submit(service.get(), body, deadline)
     return Response(stream(request, body, job, deadline), headers=sse.HEADERS)
 
 

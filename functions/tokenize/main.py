@@ -1,7 +1,7 @@
 """The tokenization function: text in, tokens out. It holds no weights, so it wakes at once.
 
-    functions-framework --source functions/tokenize/main.py --target tokenize
-    python -m functions tokenize
+functions-framework --source functions/tokenize/main.py --target tokenize
+python -m functions tokenize
 """
 
 import os

@@ -7,6 +7,7 @@ in the same words.
 """
 
 import hashlib
+import math
 import random
 import re
 import tomllib
@@ -32,11 +33,83 @@ Exchange = list[str]  # what the user says, what the model says, and so on in tu
 
 _SLOT = re.compile(r"\{([a-z_]*)(\d*)\}")
 _WORD = re.compile(r"[^\W\d_]{4,}")
-_SYLLABLES = (
-    "ba be bi bo bu da de di do du fa fe fi ga go gu ka ke ki ko la le li lo lu ma me mi mo mu na "
-    "ne ni no pa pe pi po ra re ri ro ru sa se si so ta te ti to va ve vi vo za zo sha cha tri pla "
-    "gre blo stu qua fle dra x y th ck nd st ng rt"
-).split()
+_SYLLABLES = [
+    "ba",
+    "be",
+    "bi",
+    "bo",
+    "bu",
+    "da",
+    "de",
+    "di",
+    "do",
+    "du",
+    "fa",
+    "fe",
+    "fi",
+    "ga",
+    "go",
+    "gu",
+    "ka",
+    "ke",
+    "ki",
+    "ko",
+    "la",
+    "le",
+    "li",
+    "lo",
+    "lu",
+    "ma",
+    "me",
+    "mi",
+    "mo",
+    "mu",
+    "na",
+    "ne",
+    "ni",
+    "no",
+    "pa",
+    "pe",
+    "pi",
+    "po",
+    "ra",
+    "re",
+    "ri",
+    "ro",
+    "ru",
+    "sa",
+    "se",
+    "si",
+    "so",
+    "ta",
+    "te",
+    "ti",
+    "to",
+    "va",
+    "ve",
+    "vi",
+    "vo",
+    "za",
+    "zo",
+    "sha",
+    "cha",
+    "tri",
+    "pla",
+    "gre",
+    "blo",
+    "stu",
+    "qua",
+    "fle",
+    "dra",
+    "x",
+    "y",
+    "th",
+    "ck",
+    "nd",
+    "st",
+    "ng",
+    "rt",
+]
 
 
 @dataclass(frozen=True)
@@ -57,7 +130,7 @@ class Language:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
         blocks, weights = [], []
         for kind, share in KIND_WEIGHTS.items():
-            # A kind's share does not grow with the number of its blocks, a block's does with its size.
+            # A kind's share does not grow with its blocks; a block's grows with its size.
             masses = [_mass(kind, block) for block in data.get(kind, [])]
             blocks += [(kind, block) for block in data.get(kind, [])]
             weights += [share * mass / sum(masses) for mass in masses]
@@ -85,7 +158,10 @@ class Language:
                 turns = [rng.choice(block["ask"]), rng.choice(block["say"])]
         match kind:
             case "fact":
-                given = {str(column): str(value) for column, value in enumerate(rng.choice(block["rows"]))}
+                given = {
+                    str(column): str(value)
+                    for column, value in enumerate(rng.choice(block["rows"]))
+                }
             case "sum":
                 given = dict(zip("abc", map(str, _sum(block["op"], rng)), strict=True))
             case "unknown":
@@ -122,8 +198,12 @@ def _answers_only(data: Mapping[str, Any]) -> list[str]:
     asked, said = [], [text["body"] for text in data.get("text", [])]
     for kind in KIND_WEIGHTS:
         for block in data.get(kind, []):
-            asked += block.get("ask", []) + [line for turn in block.get("turns", []) for line in turn]
-            said += block.get("say", []) + [line for part in block.get("sentences", []) for line in part]
+            asked += block.get("ask", []) + [
+                line for turn in block.get("turns", []) for line in turn
+            ]
+            said += block.get("say", []) + [
+                line for part in block.get("sentences", []) for line in part
+            ]
             asked += [str(cell) for row in block.get("rows", []) for cell in row]
     asked += [value for values in data["slots"].values() for value in values]
     known = {word.lower() for word in _WORD.findall(" ".join(asked))}
@@ -133,8 +213,9 @@ def _answers_only(data: Mapping[str, Any]) -> list[str]:
 
 def _mass(kind: str, block: Mapping[str, Any]) -> float:
     if kind == "fact":
-        return float(len(block["rows"])) ** 0.5
-    return float(block.get("weight", 1))
+        return math.sqrt(len(block["rows"]))
+    weight: float = block.get("weight", 1)
+    return weight
 
 
 def _sum(operator: str, rng: random.Random) -> tuple[int, int, int]:

@@ -154,7 +154,11 @@ def train(out: Path, tokens: int, seed: int) -> None:
         model.load_state_dict(saved["model"])
         for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
-        history, first, recent = [tuple(row) for row in saved["history"]], saved["step"], saved["recent"]
+        history, first, recent = (
+            [tuple(row) for row in saved["history"]],
+            saved["step"],
+            saved["recent"],
+        )
         stream = islice(stream, first * ROWS, None)
     loss_of = torch.compile(Loss(model))
     started = time.monotonic()
@@ -162,7 +166,9 @@ def train(out: Path, tokens: int, seed: int) -> None:
     for step in range(first, steps + 1):
         if step % EVERY == 0 or step == steps:
             with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-                losses = [loss_of(part[:, :-1], part[:, 1:]) for part in held_out.split(ROWS)]
+                losses = [
+                    loss_of(part[:, :-1], part[:, 1:]) for part in torch.split(held_out, ROWS)
+                ]
             history.append((step * ROWS * LENGTH, recent, torch.stack(losses).mean().item()))
             pace = (step - first) * ROWS * LENGTH / (time.monotonic() - started)
             print(
@@ -241,7 +247,9 @@ def write_history(history: list[tuple[int, float, float]], out: Path) -> None:
     seen = [n / 1e6 for n, _, _ in history]
     axes.plot(seen, [t for _, t, _ in history], color="#b9a7d6", label="training (smoothed)")
     axes.plot(seen, [h for _, _, h in history], color="#7a1f5c", label="held out")
-    axes.set(xlabel="million tokens seen", ylabel="loss, nats a token", title="piBLOOM's demo model")
+    axes.set(
+        xlabel="million tokens seen", ylabel="loss, nats a token", title="piBLOOM's demo model"
+    )
     axes.set_ylim(0, 5)
     axes.grid(alpha=0.3)
     axes.legend()
@@ -251,7 +259,9 @@ def write_history(history: list[tuple[int, float, float]], out: Path) -> None:
 
 def main() -> None:
     """Parse the command line and train."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "checkpoint")
     parser.add_argument("--tokens", type=int, default=12_000_000)
     parser.add_argument("--seed", type=int, default=560)

@@ -24,11 +24,10 @@ def as_bin(folder: Path, weights: dict[str, Tensor]) -> None:
 
 
 def as_shards(folder: Path, weights: dict[str, Tensor], suffix: str) -> None:
-    names, halves = list(weights), ({}, {})
-    for at, name in enumerate(names):
-        halves[at % 2][name] = weights[name]  # type: ignore[index]
+    names = list(weights)
+    halves = [{name: weights[name] for name in names[start::2]} for start in (0, 1)]
     stem = "model" if suffix == "safetensors" else "pytorch_model"
-    index = {}
+    index: dict[str, str] = {}
     for number, half in enumerate(halves, start=1):
         file = f"{stem}-{number:05}-of-00002.{suffix}"
         if suffix == "safetensors":

@@ -90,6 +90,8 @@ def test_weights_that_cannot_generate_are_refused(random_bloom: Path, tmp_path: 
 def test_the_contract_costs_no_torch() -> None:
     modules = "loader scheduler generation sampling tokenizer chat checkpoint config engine errors"
     code = "; ".join(f"import model.{name}" for name in modules.split())
-    code += "; import sys; print([m for m in ('torch', 'transformers', 'numpy') if m in sys.modules])"
+    code += (
+        "; import sys; print([m for m in ('torch', 'transformers', 'numpy') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -105,7 +105,9 @@ def test_bfloat16_is_near_float32(demo: Path) -> None:
     assert 0 < difference < 0.2
 
 
-@pytest.mark.parametrize(("options", "said"), [({"dtype": "int3"}, "int3"), ({"device": "cuda"}, "GPU")])
+@pytest.mark.parametrize(
+    ("options", "said"), [({"dtype": "int3"}, "int3"), ({"device": "cuda"}, "GPU")]
+)
 def test_what_cannot_be_had_is_refused(
     demo: Path, options: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

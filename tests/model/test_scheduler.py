@@ -138,6 +138,17 @@ def test_a_full_queue_refuses_with_an_estimate(start: Start) -> None:
     assert refusal.value.retry_after >= 1
 
 
+def test_a_burst_at_an_idle_engine_fills_the_batch_and_the_queue(start: Start) -> None:
+    fake = engine()
+    fake.running.clear()
+    scheduler = start(fake, max_batch=3, max_queue=2)
+    generations = [scheduler.submit(request()) for _ in range(5)]
+    with pytest.raises(Overloaded):
+        scheduler.submit(request())
+    fake.running.set()
+    assert all(isinstance(finish(generation)[-1], Done) for generation in generations)
+
+
 def test_a_long_prompt_is_read_in_chunks_while_others_write(start: Start) -> None:
     fake = engine("Hello, world, hello")
     fake.running.clear()
@@ -234,7 +245,11 @@ def test_draining_ends_what_outlasts_its_grace(start: Start) -> None:
     fake = engine("x" * 100)
     scheduler = start(fake, max_batch=1)
     gate = threading.Event()
-    fake.before_step = lambda: gate.wait(0.05) and None
+
+    def pause() -> None:
+        gate.wait(0.05)
+
+    fake.before_step = pause
     running, waiting = (scheduler.submit(request(max_new_tokens=100)) for _ in range(2))
     scheduler.close(grace=0.1)
     for generation in (running, waiting):

@@ -1,5 +1,7 @@
 """Stop strings end a text at the same place, however it is cut into tokens."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -8,12 +10,17 @@ from model.stops import StopStrings
 TEXT = st.text(alphabet="ab\n", max_size=30)
 
 
-@given(text=TEXT, stops=st.lists(st.text(alphabet="ab\n", min_size=1, max_size=4), max_size=3),
-       cuts=st.lists(st.integers(0, 30)))
-def test_cuts_do_not_change_where_a_text_stops(text: str, stops: list[str], cuts: list[int]) -> None:
+@given(
+    text=TEXT,
+    stops=st.lists(st.text(alphabet="ab\n", min_size=1, max_size=4), max_size=3),
+    cuts=st.lists(st.integers(0, 30)),
+)
+def test_cuts_do_not_change_where_a_text_stops(
+    text: str, stops: list[str], cuts: list[int]
+) -> None:
     edges = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
     matcher, shown, stopped = StopStrings(stops), "", False
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         part, stopped = matcher.push(text[start:end])
         shown += part
         assert not any(stop in shown for stop in stops)
@@ -23,10 +30,11 @@ def test_cuts_do_not_change_where_a_text_stops(text: str, stops: list[str], cuts
         shown += matcher.flush()
     first = min((text.find(stop) for stop in stops if stop in text), default=len(text))
     if not stopped:
-        assert shown == text and first == len(text)
+        assert (shown, first) == (text, len(text))
     else:
         # Fed piecewise, the stop that is complete first wins; it never shows a stop string.
-        assert text.startswith(shown) and len(shown) >= first
+        assert text.startswith(shown)
+        assert len(shown) >= first
         assert any(text.startswith(stop, len(shown)) for stop in stops)
 
 

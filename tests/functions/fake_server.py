@@ -1,0 +1,34 @@
+"""Serve `generate` on a fake engine: python -m tests.functions.fake_server PORT REPLY SECONDS.
+
+SECONDS is the pause before each step of the engine; STEPS_FILE gets one byte a step.
+"""
+
+import os
+import sys
+import time
+
+from functions.server import serve
+from model import loader
+from tests.fakes import FakeEngine, byte_tokenizer, fake_model
+
+
+def main() -> None:
+    port, reply, seconds = int(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+    steps = os.open(os.environ.get("STEPS_FILE", os.devnull), os.O_WRONLY | os.O_APPEND)
+
+    def before_step() -> None:
+        os.write(steps, b".")
+        time.sleep(seconds)  # stands for the engine's work
+
+    def load(folder: object, **options: object) -> loader.Model:
+        time.sleep(float(os.environ.get("LOAD_SECONDS", "0")))
+        engine = FakeEngine(byte_tokenizer().ids(reply))
+        engine.before_step = before_step
+        return fake_model(engine, **options)
+
+    loader.load = load
+    serve("generate", "127.0.0.1", port)
+
+
+if __name__ == "__main__":
+    main()

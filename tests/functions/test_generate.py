@@ -1,0 +1,360 @@
+"""The generation function over HTTP, on a fake engine that writes " Hello, 你好!"."""
+
+import json
+import re
+import sys
+import threading
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from functions.settings import Settings
+from tests.fakes import byte_tokenizer
+from tests.functions.conftest import Generate
+
+STATUS_OF = {
+    "not_json": 400,
+    "bad_request": 400,
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "body_too_large": 413,
+    "unsupported_media_type": 415,
+    "invalid_field": 422,
+    "context_full": 422,
+    "overloaded": 429,
+    "loading": 503,
+    "draining": 503,
+    "deadline": 504,
+    "internal": 500,
+}
+
+
+def check_error(response: Any, type_: str) -> dict[str, Any]:
+    assert response.content_type == "application/json"
+    text = response.get_data(as_text=True)
+    assert "<html" not in text.lower()
+    assert "Traceback" not in text
+    assert "/functions/" not in text
+    (error,) = json.loads(text).values()
+    assert {"code", "type", "message", "param"} <= set(error)
+    assert error["type"] == type_
+    assert error["code"] == response.status_code == STATUS_OF[type_]
+    return dict(error)
+
+
+def events_of(response: Any) -> list[tuple[str, dict[str, Any]]]:
+    found = []
+    for block in response.get_data(as_text=True).split("\n\n"):
+        if block.startswith("event: "):
+            name, data = re.fullmatch(r"event: (\w+)\ndata: (.*)", block).groups()  # type: ignore[union-attr]
+            found.append((name, json.loads(data)))
+    return found
+
+
+def test_a_prompt_is_continued(generate: Generate) -> None:
+    response = generate.post({"prompt": "Hi", "seed": 7})
+    assert response.status_code == 200
+    reply = response.json
+    assert reply["text"] == " Hello, 你好!"
+    assert reply["finish_reason"] == "stop"
+    assert (reply["model"], reply["seed"]) == ("fake", 7)
+    # 6 + 1 characters of one byte, 2 of three, a blank, and the end.
+    assert reply["usage"] == {"prompt_tokens": 2, "completion_tokens": 16, "total_tokens": 18}
+    assert set(reply["timings"]) == {"queued_ms", "prefill_ms", "decode_ms", "tokens_per_second"}
+
+
+def test_messages_are_answered_through_the_chat_template(generate: Generate) -> None:
+    reply = generate.post({"messages": [{"role": "user", "content": "Hi"}]}).json
+    assert reply["text"] == "Hello, 你好!"
+    _, tokens = generate.engine.steps[0][0]
+    assert byte_tokenizer().decode(tokens) == "User: Hi\nAssistant:"
+
+
+def test_a_stream_tells_states_then_whole_characters_then_its_end(generate: Generate) -> None:
+    response = generate.post({"prompt": "Hi", "stream": True, "seed": 1})
+    assert response.content_type == "text/event-stream; charset=utf-8"
+    assert response.headers["Cache-Control"] == "no-store"
+    assert response.headers["X-Accel-Buffering"] == "no"
+    assert response.get_data(as_text=True).startswith(": stream\n\n")
+    events = events_of(response)
+    states = [data["state"] for name, data in events if name == "status"]
+    assert list(dict.fromkeys(states)) == ["queued", "prefill", "generating"]
+    texts = [data["text"] for name, data in events if name == "token"]
+    assert texts == list(" Hello, 你好!")
+    assert [data["index"] for name, data in events if name == "token"] == list(range(len(texts)))
+    assert [name for name, _ in events if name in ("done", "error")] == ["done"]
+    assert events[-1][0] == "done"
+    assert events[-1][1]["text"] == "".join(texts)
+
+
+def test_a_streamed_chat_reply_starts_without_a_blank(generate: Generate) -> None:
+    body = {"messages": [{"role": "user", "content": "Hi"}], "stream": True}
+    texts = [data["text"] for name, data in events_of(generate.post(body)) if name == "token"]
+    assert texts[0] == "H"
+
+
+def test_stop_strings_as_text_or_list(generate: Generate) -> None:
+    assert generate.post({"prompt": "Hi", "stop": ","}).json["text"] == " Hello"
+    assert generate.post({"prompt": "Hi", "stop": ["!", "ll"]}).json["text"] == " He"
+
+
+@pytest.mark.parametrize("path", ["/chat/", "/chat"])
+def test_the_older_stacks_route(generate: Generate, path: str) -> None:
+    response = generate.client.post(path, json={"content": "Hello"})
+    assert response.status_code == 200
+    assert response.json == {"data": "Hello, 你好!"}
+
+
+@pytest.mark.parametrize("body", [{"content": ""}, {"content": "  \n"}, {}, {"content": 3}])
+def test_the_older_stacks_route_refuses_an_empty_message(generate: Generate, body: object) -> None:
+    assert (
+        check_error(generate.client.post("/chat/", json=body), "invalid_field")["param"]
+        == "content"
+    )
+
+
+BAD_FIELDS: list[tuple[dict[str, Any], str]] = [
+    ({"prompt": ""}, "prompt"),
+    ({}, "prompt"),
+    ({"prompt": "a", "messages": [{"role": "user", "content": "b"}]}, "prompt"),
+    ({"prompt": 3}, "prompt"),
+    ({"prompt": ["a"]}, "prompt"),
+    ({"prompt": "a", "colour": 1}, "colour"),
+    ({"prompt": "a", "temperature": "hot"}, "temperature"),
+    ({"prompt": "a", "temperature": -0.1}, "temperature"),
+    ({"prompt": "a", "temperature": 5.1}, "temperature"),
+    ({"prompt": "a", "temperature": None}, "temperature"),
+    ({"prompt": "a", "temperature": True}, "temperature"),
+    ({"prompt": "a", "top_k": -1}, "top_k"),
+    ({"prompt": "a", "top_k": 1.5}, "top_k"),
+    ({"prompt": "a", "top_k": 1001}, "top_k"),
+    ({"prompt": "a", "top_p": 0}, "top_p"),
+    ({"prompt": "a", "top_p": 1.01}, "top_p"),
+    ({"prompt": "a", "repetition_penalty": 0}, "repetition_penalty"),
+    ({"prompt": "a", "repetition_penalty": 99}, "repetition_penalty"),
+    ({"prompt": "a", "max_new_tokens": 0}, "max_new_tokens"),
+    ({"prompt": "a", "max_new_tokens": 4097}, "max_new_tokens"),
+    ({"prompt": "a", "max_new_tokens": "9"}, "max_new_tokens"),
+    ({"prompt": "a", "max_new_tokens": 10**30}, "max_new_tokens"),
+    ({"prompt": "a", "seed": -1}, "seed"),
+    ({"prompt": "a", "seed": 2**63}, "seed"),
+    ({"prompt": "a", "seed": 1.5}, "seed"),
+    ({"prompt": "a", "stop": ""}, "stop"),
+    ({"prompt": "a", "stop": ["a"] * 9}, "stop"),
+    ({"prompt": "a", "stop": ["a" * 65]}, "stop[0]"),
+    ({"prompt": "a", "stop": {}}, "stop"),
+    ({"prompt": "a", "stream": "yes"}, "stream"),
+    ({"prompt": "a", "stream": 1}, "stream"),
+    ({"messages": []}, "messages"),
+    ({"messages": "hi"}, "messages"),
+    ({"messages": [{"role": "user"}]}, "messages[0].content"),
+    ({"messages": [{"role": "user", "content": ""}]}, "messages[0].content"),
+    ({"messages": [{"role": "robot", "content": "a"}]}, "messages[0].role"),
+    ({"messages": [{"role": "user", "content": "a", "x": 1}]}, "messages[0].x"),
+    ({"messages": [3]}, "messages[0]"),
+]
+
+
+@pytest.mark.parametrize(("body", "param"), BAD_FIELDS, ids=str)
+def test_a_bad_field_is_named_with_what_it_must_be(
+    generate: Generate, body: dict[str, Any], param: str
+) -> None:
+    error = check_error(generate.post(body), "invalid_field")
+    assert error["param"] == param
+    assert not generate.engine.steps
+
+
+def test_a_refusal_says_the_limit_and_what_was_given_but_no_prompt(generate: Generate) -> None:
+    error = check_error(generate.post({"prompt": "a", "temperature": 7}), "invalid_field")
+    assert "5" in error["message"]
+    assert "7" in error["message"]
+    secret = check_error(generate.post({"prompt": "a", "top_k": "my secret"}), "invalid_field")
+    assert "secret" not in secret["message"]
+
+
+BAD_BODIES: list[bytes] = [
+    b"",
+    b"{",
+    b"hello",
+    b'{"prompt": "a", "temperature": NaN}',
+    b'{"prompt": "a", "temperature": Infinity}',
+    b'{"prompt": "a", "temperature": 1e999}',
+    b'{"prompt": "\xff\xfe"}',
+    b'{"prompt": "\\ud800"}',
+    b'{"prompt": "a"} trailing',
+    b"\x00",
+    b"[" * 100_000,
+]
+
+
+@pytest.mark.parametrize("body", BAD_BODIES, ids=lambda body: repr(body[:40]))
+def test_what_is_no_json_gets_400(generate: Generate, body: bytes) -> None:
+    response = generate.client.post("/", data=body, content_type="application/json")
+    check_error(response, "not_json")
+
+
+@pytest.mark.parametrize("body", [b"[]", b'"a"', b"3", b"null"])
+def test_json_that_is_no_object_gets_422(generate: Generate, body: bytes) -> None:
+    response = generate.client.post("/", data=body, content_type="application/json")
+    check_error(response, "invalid_field")
+
+
+@pytest.mark.parametrize("type_", ["text/plain", "application/x-www-form-urlencoded", "", None])
+def test_another_content_type_gets_415(generate: Generate, type_: str | None) -> None:
+    response = generate.client.post("/", data=b'{"prompt": "a"}', content_type=type_)
+    check_error(response, "unsupported_media_type")
+
+
+@pytest.mark.parametrize("type_", ["application/json; charset=utf-8", "Application/JSON"])
+def test_json_may_be_announced_in_any_spelling(generate: Generate, type_: str) -> None:
+    response = generate.client.post("/", data=b'{"prompt": "a"}', content_type=type_)
+    assert response.status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/chat/more", "/robots.txt", "/favicon.ico", "/%ff"])
+def test_another_path_gets_404(generate: Generate, path: str) -> None:
+    check_error(generate.client.get(path), "not_found")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PUT", "/", "GET, HEAD, POST"),
+        ("DELETE", "/", "GET, HEAD, POST"),
+        ("GET", "/chat/", "POST"),
+        ("POST", "/healthz", "GET, HEAD"),
+        ("TRACE", "/", "GET, HEAD, POST"),
+    ],
+)
+def test_another_method_gets_405_and_what_is_allowed(
+    generate: Generate, method: str, path: str, allowed: str
+) -> None:
+    response = generate.client.open(path, method=method)
+    check_error(response, "method_not_allowed")
+    assert response.headers["Allow"] == allowed
+
+
+def test_options_says_what_is_allowed(generate: Generate) -> None:
+    response = generate.client.options("/")
+    assert response.status_code == 204
+    assert response.headers["Allow"] == "GET, HEAD, OPTIONS, POST"
+
+
+def test_a_large_body_is_refused(generate: Generate) -> None:
+    error = check_error(generate.post({"prompt": "a" * (2 << 20)}), "body_too_large")
+    assert error["limit"] == 1 << 20
+    assert error["given"] > 2 << 20
+
+
+def test_a_prompt_that_fills_the_context_says_both_numbers(generate: Generate) -> None:
+    assert generate.post({"prompt": "a" * 2047}).status_code == 200
+    for size in (2048, 2049, 5000):
+        for stream in (False, True):
+            response = generate.post({"prompt": "a" * size, "stream": stream})
+            error = check_error(response, "context_full")
+            assert (error["prompt_tokens"], error["max_context"]) == (size, 2048)
+
+
+def test_a_full_queue_gets_429_and_when_to_come_back(generate: Generate) -> None:
+    generate.engine.running.clear()
+    answers: list[int] = []
+
+    def ask() -> None:
+        answers.append(generate.post({"prompt": "a"}).status_code)
+
+    threads = [threading.Thread(target=ask) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    pause = threading.Event()
+    for _ in range(500):
+        if len(answers) >= 8:  # two run and two wait; the others are refused at once
+            break
+        pause.wait(0.01)
+    assert answers == [429] * 8
+    refused = generate.post({"prompt": "a", "stream": True})
+    check_error(refused, "overloaded")
+    assert int(refused.headers["Retry-After"]) >= 1
+    generate.engine.running.set()
+    for thread in threads:
+        thread.join(20)
+    assert sorted(answers) == [200] * 4 + [429] * 8
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_failing_engine_is_told_once_and_without_its_words(
+    generate: Generate, stream: bool
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("/secret/path is broken")
+
+    generate.engine.before_step = fail
+    response = generate.post({"prompt": "a", "stream": stream})
+    if stream:
+        events = events_of(response)
+        assert [name for name, _ in events if name in ("done", "error")] == ["error"]
+        assert events[-1][1]["error"]["type"] == "internal"
+    else:
+        check_error(response, "internal")
+    assert "secret" not in response.get_data(as_text=True)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_deadline_gets_504(
+    generate: Generate, stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main = sys.modules["main"]  # as functions-framework names what it loads
+    monkeypatch.setattr(main, "settings", Settings(deadline=-1.0))
+    response = generate.post({"prompt": "a", "stream": stream})
+    if stream:
+        assert events_of(response)[-1][1]["error"]["type"] == "deadline"
+    else:
+        check_error(response, "deadline")
+
+
+def test_probes_and_root_tell_the_state(generate: Generate) -> None:
+    assert generate.client.get("/healthz").json == {"status": "ok"}
+    assert generate.client.get("/readyz").json == {"status": "ready"}
+    root = generate.client.get("/").get_json()
+    assert (root["service"], root["state"], root["model"]["name"]) == ("generate", "ready", "fake")
+
+
+def test_draining_refuses_what_is_new(generate: Generate) -> None:
+    generate.service.close(0)
+    for response in (
+        generate.client.get("/readyz"),
+        generate.post({"prompt": "a"}),
+        generate.post({"prompt": "a", "stream": True}),
+    ):
+        check_error(response, "draining")
+        assert response.headers["Retry-After"]
+    assert generate.client.get("/healthz").status_code == 200
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            ["prompt", "messages", "temperature", "top_k", "top_p", "stop", "seed", "stream", "x"]
+        ),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+            lambda inner: (
+                st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3)
+            ),
+            max_leaves=6,
+        ),
+    )
+)
+def test_any_json_gets_a_documented_answer(generate: Generate, body: dict[str, Any]) -> None:
+    response = generate.client.post(
+        "/", data=json.dumps(body).encode("utf-8", "replace"), content_type="application/json"
+    )
+    if response.status_code != 200:
+        type_ = response.get_json()["error"]["type"]
+        assert type_ in ("invalid_field", "not_json", "context_full")
+        check_error(response, type_)
+    response.get_data()

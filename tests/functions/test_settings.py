@@ -1,0 +1,47 @@
+"""Settings are checked once, at the start, by name."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from functions.settings import PREFIX, SettingError, Settings, table
+
+
+def test_the_environment_is_read_and_others_variables_are_left_alone() -> None:
+    found = Settings.read(
+        {
+            "PIBLOOM_MAX_BATCH": "3",
+            "PIBLOOM_MODEL": "/models/b",
+            "PATH": "x",
+            "PIBLOOM_UI_SECRET": "s",
+        }
+    )
+    assert (found.max_batch, found.model) == (3, Path("/models/b"))
+    assert found.max_queue == Settings().max_queue
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("PIBLOOM_MAX_BACTH", "3", "no setting"),
+        ("PIBLOOM_MAX_BATCH", "0", "from 1 to 256"),
+        ("PIBLOOM_MAX_BATCH", "many", "whole number"),
+        ("PIBLOOM_MAX_BODY", "10", "at least 1024"),
+        ("PIBLOOM_DEADLINE", "nan", "from 1"),
+        ("PIBLOOM_ENGINE", "warp", "reference"),
+        ("PIBLOOM_LOG_LEVEL", "loud", "WARNING"),
+    ],
+)
+def test_an_unknown_name_or_a_bad_value_is_one_sentence(name: str, value: str, said: str) -> None:
+    with pytest.raises(SettingError, match=said) as refusal:
+        Settings.read({name: value})
+    assert name in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_readme_lists_every_setting() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    assert table() in readme
+    for item in fields(Settings):
+        assert f"`{PREFIX}{item.name.upper()}`" in readme

@@ -1,0 +1,56 @@
+"""The tokenization function over HTTP, on the demo model's tokenizer."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from flask.testing import FlaskClient
+
+from tests.functions.test_generate import check_error
+
+
+def test_a_text_becomes_tokens(tokenize: FlaskClient) -> None:
+    text = "Hello, 你好 🌺"
+    reply = tokenize.post("/", json={"text": text}).get_json()
+    assert reply["count"] == len(reply["ids"]) == len(reply["pieces"]) == len(reply["offsets"])
+    assert reply["pieces"][0] == "Hello"
+    assert reply["offsets"][0] == [0, 5]
+    assert reply["offsets"][-1][1] == len(text)
+
+
+def test_an_empty_text_has_no_tokens(tokenize: FlaskClient) -> None:
+    reply = tokenize.post("/", json={"text": ""}).get_json()
+    assert reply == {"ids": [], "pieces": [], "offsets": [], "count": 0}
+
+
+@pytest.mark.parametrize("body", [{}, {"text": 3}, {"text": None}, {"text": "a", "x": 1}])
+def test_a_bad_field_is_refused(tokenize: FlaskClient, body: object) -> None:
+    check_error(tokenize.post("/", json=body), "invalid_field")
+
+
+@pytest.mark.parametrize("body", [b'{"text": "\\ud800"}', b'{"text": "\xff"}', b"text"])
+def test_what_is_no_text_is_refused(tokenize: FlaskClient, body: bytes) -> None:
+    check_error(tokenize.post("/", data=body, content_type="application/json"), "not_json")
+
+
+def test_probes_and_root_tell_the_state(tokenize: FlaskClient) -> None:
+    assert tokenize.get("/healthz").json == {"status": "ok"}
+    assert tokenize.get("/readyz").json == {"status": "ready"}
+    root = tokenize.get("/").get_json()
+    assert (root["service"], root["state"]) == ("tokenize", "ready")
+    assert root["model"] == {"name": "pibloom-demo", "vocab_size": 8192}
+
+
+def test_it_needs_no_torch() -> None:
+    source = Path(__file__).parents[2] / "functions" / "tokenize" / "main.py"
+    code = (
+        "import functions_framework, sys\n"
+        f"app = functions_framework.create_app('tokenize', {str(source)!r})\n"
+        "service = app.extensions['pibloom']\n"
+        "service.start()\n"
+        "assert service.wait(20)\n"
+        "print(service.state, [m for m in ('torch', 'transformers', 'numpy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "ready []"
