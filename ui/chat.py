@@ -22,12 +22,12 @@ from ui.options import OptionsStore, SettingsPanel
 from ui.turn import TOO_LONG, Actions, TurnView, describe, plural, rate
 
 EXAMPLES = (
-    ("Hello! Who are you?", "en"),
+    ("Who are you?", "en"),
     ("What is piBLOOM?", "en"),
     ("What is 7 plus 5?", "en"),
     ("Tell me a story about a fox.", "en"),
-    ("مرحبا! كيف حالك؟", "ar"),
-    ("你好！你是谁？", "zh"),  # noqa: RUF001
+    ("كيف حالك؟", "ar"),
+    ("你是谁？", "zh"),
 )
 
 
@@ -440,7 +440,7 @@ class ChatPage:
         try:
             count = await self._functions.count(text)
         except Failure:
-            self._show_draft(None, "– tokens")  # noqa: RUF001
+            self._show_draft(None, "– tokens")
         else:
             if text == self._input.value:  # an answer that comes late is an answer about old text
                 self._show_draft(count, plural(count, "token"))

@@ -45,7 +45,7 @@ CODE = (
     "| 1, 2 | 3 |\n"
 )
 ARABIC = "مرحبا! أنا بخير، شكرا لك. أنا **piBLOOM**، نموذج لغوي صغير. كيف يمكنني مساعدتك اليوم؟"
-CHINESE = "你好！我是 piBLOOM，一个很小的语言模型。我可以和你聊天，也可以给你讲一个小故事。"  # noqa: RUF001
+CHINESE = "你好！我是 piBLOOM，一个很小的语言模型。我可以和你聊天，也可以给你讲一个小故事。"
 ATTACK = (
     "<script>window.hacked = 1</script>\n\n<img src=x onerror='window.hacked = 1'>"
     " [click](javascript:window.hacked=1) ![pixel](http://203.0.113.1/spy.png)"

@@ -52,7 +52,8 @@ def streaming(*parts: bytes, **how: Any) -> Functions:
 
 
 async def events(functions: Functions, options: Options | None = None) -> list[api.Event]:
-    async with aclosing(functions.reply(MESSAGES, options or Options())) as stream:
+    stream = functions.reply(MESSAGES, options or Options())
+    async with asyncio.timeout(5), aclosing(stream):
         return [event async for event in stream]
 
 
