@@ -101,6 +101,16 @@ def _from_folder(folder: Path, body: dict[str, Any]) -> Iterator[tuple[str, dict
     from model.sampling import SamplingParams
 
     try:
+        sampling = SamplingParams(
+            body["temperature"],
+            body["top_k"],
+            body["top_p"],
+            body["repetition_penalty"],
+            body.get("seed"),
+        )
+    except ValueError as error:  # NaN, which passes every range
+        raise click.UsageError(str(error)) from None
+    try:
         with Console(stderr=True).status(f"loading {loader.model_name(folder)}"):
             model = loader.load(folder)
     except ModelError as error:
@@ -108,13 +118,6 @@ def _from_folder(folder: Path, body: dict[str, Any]) -> Iterator[tuple[str, dict
     stop = tuple(body["stop"])
     chat = "messages" in body
     text = model.chat.render(body["messages"]) if chat else body["prompt"]
-    sampling = SamplingParams(
-        body["temperature"],
-        body["top_k"],
-        body["top_p"],
-        body["repetition_penalty"],
-        body.get("seed"),
-    )
     try:
         request = generation.Request(
             tuple(model.tokenizer.ids(text)),
