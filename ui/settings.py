@@ -66,7 +66,7 @@ class Settings:
             tokenize_url=_url(environ, "PIBLOOM_TOKENIZE_URL", TOKENIZE_URL),
             secret=secret or secrets.token_urlsafe(32),
             secret_is_random=not secret,
-            host=environ.get("PIBLOOM_HOST") or HOST,
+            host=environ.get("PIBLOOM_HOST") or environ.get("HOST") or HOST,
             port=_port(environ.get(port_name) or str(PORT), port_name),
         )
 

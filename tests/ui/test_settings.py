@@ -28,7 +28,9 @@ def test_the_functions_settings_are_known_and_ignored() -> None:
     assert Settings.read(dict.fromkeys(OTHERS, "anything")).port == 8080
 
 
-def test_its_own_port_goes_before_the_platforms() -> None:
+def test_its_own_address_goes_before_the_platforms() -> None:
+    assert Settings.read({"HOST": "0.0.0.0"}).host == "0.0.0.0"
+    assert Settings.read({"HOST": "0.0.0.0", "PIBLOOM_HOST": "::1"}).host == "::1"
     assert Settings.read({"PORT": "9000"}).port == 9000
     assert Settings.read({"PORT": "9000", "PIBLOOM_PORT": "9001"}).port == 9001
 
