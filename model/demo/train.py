@@ -263,7 +263,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "checkpoint")
-    parser.add_argument("--tokens", type=int, default=12_000_000)
+    parser.add_argument("--tokens", type=int, default=8_000_000)
     parser.add_argument("--seed", type=int, default=560)
     options = parser.parse_args()
     train(options.out, options.tokens, options.seed)
