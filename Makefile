@@ -5,7 +5,7 @@ GENERATE_PORT ?= 8081
 TOKENIZE_PORT ?= 8082
 PYTHON := .venv/bin/python
 
-.PHONY: up test lint lock clean help
+.PHONY: up test lint bench lock clean help
 .DEFAULT_GOAL := help
 
 up: ## serve the chat and both functions on this machine
@@ -22,6 +22,10 @@ lint: ## ruff and mypy
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
+
+bench: ## measure start-up and memory of each service
+	@scripts/setup.sh up
+	$(PYTHON) -m bench.startup
 
 lock: ## choose versions anew and write them to requirements/
 	@scripts/setup.sh test

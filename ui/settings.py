@@ -10,15 +10,7 @@ TOKENIZE_URL = "http://127.0.0.1:8082"
 HOST = "127.0.0.1"
 PORT = 8080
 
-OWN = frozenset(
-    {
-        "PIBLOOM_GENERATE_URL",
-        "PIBLOOM_TOKENIZE_URL",
-        "PIBLOOM_UI_SECRET",
-        "PIBLOOM_HOST",
-        "PIBLOOM_PORT",
-    }
-)
+OWN = frozenset({"PIBLOOM_GENERATE_URL", "PIBLOOM_TOKENIZE_URL", "PIBLOOM_UI_SECRET"})
 # One environment serves the whole product, so the functions' names are known here, and ignored.
 OTHERS = frozenset(
     {
@@ -60,14 +52,13 @@ class Settings:
         secret = environ.get("PIBLOOM_UI_SECRET", "")
         if secret and len(secret) < 16:
             raise SettingsError("PIBLOOM_UI_SECRET must have at least 16 characters.")
-        port_name = "PIBLOOM_PORT" if environ.get("PIBLOOM_PORT") else "PORT"
         return cls(
             generate_url=_url(environ, "PIBLOOM_GENERATE_URL", GENERATE_URL),
             tokenize_url=_url(environ, "PIBLOOM_TOKENIZE_URL", TOKENIZE_URL),
             secret=secret or secrets.token_urlsafe(32),
             secret_is_random=not secret,
-            host=environ.get("PIBLOOM_HOST") or environ.get("HOST") or HOST,
-            port=_port(environ.get(port_name) or str(PORT), port_name),
+            host=environ.get("HOST") or HOST,
+            port=_port(environ.get("PORT") or str(PORT)),
         )
 
 
@@ -83,7 +74,7 @@ def _url(environ: Mapping[str, str], name: str, default: str) -> str:
     return given.rstrip("/")
 
 
-def _port(given: str, name: str) -> int:
+def _port(given: str) -> int:
     if not given.isascii() or not given.isdigit() or not 1 <= int(given) <= 65535:
-        raise SettingsError(f"{name} must be a port from 1 to 65535, not {given!r}.")
+        raise SettingsError(f"PORT must be a port from 1 to 65535, not {given!r}.")
     return int(given)
