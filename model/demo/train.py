@@ -164,7 +164,8 @@ def train(out: Path, tokens: int, seed: int) -> None:
     started = time.monotonic()
 
     for step in range(first, steps + 1):
-        if step % EVERY == 0 or step == steps:
+        resumed_here = bool(history) and history[-1][0] == step * ROWS * LENGTH
+        if (step % EVERY == 0 or step == steps) and not resumed_here:
             with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
                 losses = [
                     loss_of(part[:, :-1], part[:, 1:]) for part in torch.split(held_out, ROWS)
