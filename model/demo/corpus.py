@@ -25,9 +25,11 @@ CHAT_TEMPLATE = (
 )
 END = "</s>"
 LANGUAGE_WEIGHTS = {"en": 8, "ar": 2, "zh": 2, "hi": 2}
-KIND_WEIGHTS = {"intent": 46, "fact": 16, "dialog": 9, "story": 12, "sum": 9, "unknown": 8}
+# Shares of the exchanges, for learning to talk and then for learning by heart.
+BROAD = {"intent": 46, "fact": 16, "dialog": 9, "story": 12, "sum": 9, "unknown": 8}
+FACTUAL = {"intent": 24, "fact": 34, "dialog": 6, "story": 6, "sum": 24, "unknown": 6}
 HELD_OUT_PERCENT = 2
-LARGEST_SUMMAND, LARGEST_FACTOR = 30, 10
+LARGEST_SUMMAND, LARGEST_FACTOR = 20, 10
 
 Exchange = list[str]  # what the user says, what the model says, and so on in turn
 
@@ -125,11 +127,11 @@ class Language:
     words: Sequence[str]
 
     @classmethod
-    def open(cls, path: Path) -> "Language":
+    def open(cls, path: Path, kinds: Mapping[str, int] = BROAD) -> "Language":
         """Read one template file; `tomllib.TOMLDecodeError` when it is not TOML."""
         data = tomllib.loads(path.read_text(encoding="utf-8"))
         blocks, weights = [], []
-        for kind, share in KIND_WEIGHTS.items():
+        for kind, share in kinds.items():
             # A kind's share does not grow with its blocks; a block's grows with its size.
             masses = [_mass(kind, block) for block in data.get(kind, [])]
             blocks += [(kind, block) for block in data.get(kind, [])]
@@ -196,7 +198,7 @@ class Language:
 def _answers_only(data: Mapping[str, Any]) -> list[str]:
     """List words that no question or table holds, so that "I do not know it" is never wrong."""
     asked, said = [], [text["body"] for text in data.get("text", [])]
-    for kind in KIND_WEIGHTS:
+    for kind in BROAD:
         for block in data.get(kind, []):
             asked += block.get("ask", []) + [
                 line for turn in block.get("turns", []) for line in turn
@@ -256,9 +258,9 @@ def _as_typed(text: str, rng: random.Random) -> str:
     return text
 
 
-def languages(folder: Path = CORPUS) -> list[Language]:
-    """Open every template file of the folder, in the order of `LANGUAGE_WEIGHTS`."""
-    return [Language.open(folder / f"{code}.toml") for code in LANGUAGE_WEIGHTS]
+def languages(kinds: Mapping[str, int] = BROAD) -> list[Language]:
+    """Open every language's templates; `kinds` says how often each kind of block is drawn."""
+    return [Language.open(CORPUS / f"{code}.toml", kinds) for code in LANGUAGE_WEIGHTS]
 
 
 def documents(spoken: Sequence[Language], seed: int, *, held_out: bool) -> Iterator[str]:

@@ -5,17 +5,19 @@ Resumable: a run that was interrupted goes on from its last saved state. The sam
 same text in the same order; weights can still differ in the last digits between machines, since
 floating-point sums depend on the number of threads.
 
-Matrices are trained with Muon (Jordan et al. 2024), everything else with AdamW; the learning rate
-warms up, stays, and falls linearly to zero.
+There are two phases: one on everything, to learn to talk, and a shorter one with more tables and
+sums, to learn them by heart. Matrices are trained with Muon (Jordan et al. 2024), everything else
+with AdamW; in each phase the learning rate warms up, stays, and falls linearly to zero.
 """
 
 import argparse
 import csv
 import json
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,8 +34,20 @@ ROWS, LENGTH = 16, 384  # sequences and tokens of one training step
 CONTEXT = 1024  # what the model is offered for; ALiBi carries it beyond its training length
 SPECIAL = ["<unk>", "<s>", "</s>", "<pad>"]  # ids 0-3, as BLOOM has them
 BLOOM_SPLIT = r" ?[^(\s|[.,!?…。，、।۔،])]+"
-PEAK_RATE, WARM_UP, COOL_DOWN = 2e-3, 0.02, 0.35  # the last two as shares of all steps
+WARM_UP, COOL_DOWN = 0.02, 0.35  # of the learning rate, as shares of a phase's steps
 EVERY = 100  # steps between two measurements of the held-out loss
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of the training, with an optimizer of its own."""
+
+    tokens: int
+    kinds: Mapping[str, int]
+    peak_rate: float
+
+
+PHASES = (Phase(8_000_000, corpus.BROAD, 2e-3), Phase(6_000_000, corpus.FACTUAL, 1.5e-3))
 
 
 def train_tokenizer(spoken: list[corpus.Language]) -> Tokenizer:
@@ -126,81 +140,81 @@ def new_model(seed: int) -> BloomForCausalLM:
     return BloomForCausalLM(config)
 
 
-def train(out: Path, tokens: int, seed: int) -> None:
-    """Train for about `tokens` tokens and write the checkpoint to the folder `out`."""
-    spoken = corpus.languages()
+def new_optimizers(model: BloomForCausalLM) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the layers, AdamW for all the rest."""
+    matrices = [p for p in model.transformer.h.parameters() if p.ndim == 2]
+    others = [p for p in model.parameters() if not any(p is matrix for matrix in matrices)]
+    return [
+        torch.optim.Muon(matrices, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
+    ]
+
+
+def train(out: Path, scale: float, seed: int) -> None:
+    """Train through all phases, each `scale` times as long, and write the checkpoint to `out`."""
     out.mkdir(parents=True, exist_ok=True)
     state_file, tokenizer_file = out / "training.partial", out / "tokenizer.json"
+    spoken = corpus.languages()
     if not state_file.exists():
         train_tokenizer(spoken).save(str(tokenizer_file))
     tokenizer = Tokenizer.from_file(str(tokenizer_file))
-    steps = tokens // (ROWS * LENGTH)
-    held_out = torch.tensor(
-        list(islice(rows(tokenizer, corpus.documents(spoken, seed=2, held_out=True)), 4 * ROWS))
-    )
-    stream = rows(tokenizer, corpus.documents(spoken, seed=seed, held_out=False))
-
+    unseen = corpus.documents(spoken, seed=2, held_out=True)
+    held_out = torch.tensor(list(islice(rows(tokenizer, unseen), 4 * ROWS)))
     model = new_model(seed)
-    matrices = [p for p in model.transformer.h.parameters() if p.ndim == 2]
-    others = [p for p in model.parameters() if not any(p is matrix for matrix in matrices)]
-    optimizers = [
-        torch.optim.Muon(matrices, lr=PEAK_RATE, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
-    ]
-    history: list[tuple[int, float, float]] = []  # tokens seen, training loss, held-out loss
-    first, recent = 0, float("nan")
-    if state_file.exists():
-        saved = torch.load(state_file, weights_only=True)
-        model.load_state_dict(saved["model"])
-        for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
-        history, first, recent = (
-            [tuple(row) for row in saved["history"]],
-            saved["step"],
-            saved["recent"],
-        )
-        stream = islice(stream, first * ROWS, None)
     loss_of = torch.compile(Loss(model))
-    started = time.monotonic()
+    state: dict[str, Any] = {"phase": 0, "step": 0, "history": [], "optimizers": None}
+    if state_file.exists():
+        state = torch.load(state_file, weights_only=True)
+        model.load_state_dict(state["model"])
+    history: list[tuple[int, float, float]] = [tuple(row) for row in state["history"]]
 
-    for step in range(first, steps + 1):
-        resumed_here = bool(history) and history[-1][0] == step * ROWS * LENGTH
-        if (step % EVERY == 0 or step == steps) and not resumed_here:
-            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-                losses = [
-                    loss_of(part[:, :-1], part[:, 1:]) for part in torch.split(held_out, ROWS)
-                ]
-            history.append((step * ROWS * LENGTH, recent, torch.stack(losses).mean().item()))
-            pace = (step - first) * ROWS * LENGTH / (time.monotonic() - started)
-            print(
-                f"step {step}/{steps}  training {recent:.3f}  held-out {history[-1][2]:.3f}"
-                f"  {pace:,.0f} tokens/s",
-                flush=True,
-            )
-            torch.save(
-                {
-                    "model": model.state_dict(),
-                    "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-                    "history": history,
-                    "step": step,
-                    "recent": recent,
-                },
-                state_file.with_suffix(".new"),
-            )
-            state_file.with_suffix(".new").replace(state_file)
-        if step == steps:
-            break
-        batch = torch.tensor(list(islice(stream, ROWS)))
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = loss_of(batch[:, :-1], batch[:, 1:])
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = PEAK_RATE * rate_at(step, steps)
-            optimizer.step()
-            optimizer.zero_grad()
-        recent = loss.item() if step == 0 else 0.98 * recent + 0.02 * loss.item()
+    def measure(phase: int, step: int, tokens: int, recent: float) -> None:
+        """Add to the history, and keep all that a later run needs to go on from here."""
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            losses = [loss_of(part[:, :-1], part[:, 1:]) for part in torch.split(held_out, ROWS)]
+        history.append((tokens, recent, torch.stack(losses).mean().item()))
+        print(
+            f"{tokens / 1e6:6.2f} M tokens  training {recent:.3f}  held-out {history[-1][2]:.3f}",
+            flush=True,
+        )
+        kept = {
+            "phase": phase,
+            "step": step,
+            "history": history,
+            "model": model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+        }
+        torch.save(kept, state_file.with_suffix(".new"))
+        state_file.with_suffix(".new").replace(state_file)
+
+    before = 0  # tokens of the phases that are over
+    for number, phase in enumerate(PHASES):
+        steps = int(phase.tokens * scale) // (ROWS * LENGTH)
+        if number >= state["phase"]:
+            first, recent = 0, history[-1][1] if history else float("nan")
+            optimizers = new_optimizers(model)
+            if number == state["phase"] and state["optimizers"]:
+                first = state["step"]
+                for optimizer, kept in zip(optimizers, state["optimizers"], strict=True):
+                    optimizer.load_state_dict(kept)
+            seen = corpus.documents(corpus.languages(phase.kinds), seed + number, held_out=False)
+            stream = islice(rows(tokenizer, seen), first * ROWS, None)
+            for step in range(first, steps):
+                batch = torch.tensor(list(islice(stream, ROWS)))
+                with torch.autocast("cpu", torch.bfloat16):
+                    loss = loss_of(batch[:, :-1], batch[:, 1:])
+                loss.backward()
+                nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                for optimizer in optimizers:
+                    for group in optimizer.param_groups:
+                        group["lr"] = phase.peak_rate * rate_at(step, steps)
+                    optimizer.step()
+                    optimizer.zero_grad()
+                recent = loss.item() if recent != recent else 0.98 * recent + 0.02 * loss.item()
+                if (step + 1) % EVERY == 0 or step + 1 == steps:
+                    tokens = (before + step + 1) * ROWS * LENGTH
+                    measure(number, step + 1, tokens, recent)
+        before += steps
 
     write_checkpoint(model, tokenizer_file, out)
     write_history(history, out)
@@ -264,10 +278,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "checkpoint")
-    parser.add_argument("--tokens", type=int, default=8_000_000)
+    parser.add_argument("--scale", type=float, default=1.0, help="1 is as long as was shipped")
     parser.add_argument("--seed", type=int, default=560)
     options = parser.parse_args()
-    train(options.out, options.tokens, options.seed)
+    train(options.out, options.scale, options.seed)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def test_every_template_can_be_filled(language: corpus.Language) -> None:
 
 @pytest.mark.parametrize("language", SPOKEN, ids=lambda language: language.code)
 def test_every_language_has_every_kind(language: corpus.Language) -> None:
-    assert {kind for kind, _ in language.blocks} == set(corpus.KIND_WEIGHTS)
+    assert {kind for kind, _ in language.blocks} == set(corpus.BROAD)
     assert len(language.texts) >= 10
     assert len(language.stories) >= 5
 
