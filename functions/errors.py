@@ -3,7 +3,6 @@
 {"error": {"code": 422, "type": "invalid_field", "message": "…", "param": "temperature"}}
 """
 
-from collections.abc import Iterator
 from typing import ClassVar
 
 import msgspec
@@ -15,6 +14,9 @@ class ApiError(Exception):
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "internal"
+    # Whether the request's body is left unread. functions-framework would read it, to the end,
+    # before it sends a reply, but for a streamed one.
+    unread: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -45,7 +47,8 @@ class ApiError(Exception):
     def response(self) -> Response:
         """Return the error as a reply of its own."""
         data = msgspec.json.encode(self.body())
-        return Response(data, self.status, self.headers, content_type="application/json")
+        body = iter((data,)) if self.unread else data
+        return Response(body, self.status, self.headers, content_type="application/json")
 
 
 class NotJson(ApiError):
@@ -58,6 +61,12 @@ class BadRequest(ApiError):
     """The request cannot be understood, for another reason."""
 
     status, type = 400, "bad_request"
+
+
+class BodyIncomplete(BadRequest):
+    """The body ends early, or breaks the rules of its encoding."""
+
+    unread = True
 
 
 class NotFound(ApiError):
@@ -80,14 +89,7 @@ class BodyTooLarge(ApiError):
     """The body is larger than the limit; it is refused unread."""
 
     status, type = 413, "body_too_large"
-
-    def response(self) -> Response:
-        """Return a reply that nobody takes for one whose request should be read to its end."""
-
-        def body() -> Iterator[bytes]:
-            yield msgspec.json.encode(self.body())
-
-        return Response(body(), self.status, self.headers, content_type="application/json")
+    unread = True
 
 
 class UnsupportedMediaType(ApiError):

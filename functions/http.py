@@ -1,7 +1,9 @@
 """Requests in, replies out: routes, body checks, and errors in their one shape.
 
-A function's `main.py` holds a table of routes and calls it with each request. Whatever is wrong
-with a request, at whichever layer it is found, the answer is one of `functions.errors`.
+A function's `main.py` holds a table of routes and calls it with each request; `install` adds to its
+Flask app what every request goes through, whatever its path: the body's limit, one line of log, and
+errors in their one shape. Whatever is wrong with a request, at whichever layer it is found, the
+answer is one of `functions.errors`.
 """
 
 import logging
@@ -12,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
-from flask import Flask, Request, Response
+from flask import Flask, Request, Response, g, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.exceptions import MethodNotAllowed as WerkzeugMethodNotAllowed
 from werkzeug.exceptions import NotFound as WerkzeugNotFound
@@ -21,6 +23,7 @@ from werkzeug.routing import Map, Rule
 from functions.errors import (
     ApiError,
     BadRequest,
+    BodyIncomplete,
     BodyTooLarge,
     InvalidField,
     MethodNotAllowed,
@@ -31,6 +34,8 @@ from functions.errors import (
 
 Handler = Callable[[Request], Response]
 Body = TypeVar("Body")
+
+LEFT = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)  # the last on Linux only
 
 log = logging.getLogger("access")
 
@@ -43,26 +48,7 @@ class Routes:
         self._map = Map(rules, strict_slashes=False, merge_slashes=False)
 
     def __call__(self, request: Request) -> Response:
-        """Answer a request; never raises."""
-        started = time.perf_counter()
-        try:
-            response = self._answer(request)
-        except Exception as error:
-            response = as_api_error(error).response()
-
-        def log_access() -> None:
-            fields = {
-                "method": request.method,
-                "path": request.path,
-                "status": response.status_code,
-                "ms": round((time.perf_counter() - started) * 1000, 1),
-            }
-            log.info("%s %s", request.method, request.path, extra={"fields": fields})
-
-        response.call_on_close(log_access)
-        return response
-
-    def _answer(self, request: Request) -> Response:
+        """Answer a request, or raise the `ApiError` that says why not."""
         adapter = self._map.bind("", path_info=request.path)
         if request.method == "OPTIONS" and (allowed := list(adapter.allowed_methods())):
             return Response(status=204, headers={"Allow": ", ".join(sorted([*allowed, "OPTIONS"]))})
@@ -76,8 +62,31 @@ class Routes:
         return response
 
 
-def install(app: Flask) -> None:
-    """Give Flask's own errors, from before a function is reached, the same shape."""
+def install(app: Flask, max_body: int) -> None:
+    """Put every request of an app, whatever its path, through the checks that all have in common.
+
+    Its body is at most `max_body` bytes, its answer is logged, and its errors have the one shape.
+    """
+
+    @app.before_request
+    def arrive() -> None:
+        g.started = time.perf_counter()
+        take_body(request, max_body)
+
+    @app.after_request
+    def leave(response: Response) -> Response:
+        fields = {
+            "method": request.method,
+            "path": _short(request.path, 200),
+            "status": response.status_code,
+        }
+
+        def log_access(started: float = g.started) -> None:
+            fields["ms"] = round((time.perf_counter() - started) * 1000, 1)
+            log.info("%(method)s %(path)s", fields, extra={"fields": fields})
+
+        response.call_on_close(log_access)  # the last byte of a stream, not its first
+        return response
 
     def answer(error: Exception) -> Response:
         return as_api_error(error).response()
@@ -92,8 +101,6 @@ def as_api_error(error: Exception) -> ApiError:
     match error:
         case ApiError():
             return error
-        case RequestEntityTooLarge():
-            return BodyTooLarge("the body is larger than the server takes")
         case WerkzeugMethodNotAllowed():
             return MethodNotAllowed("this method", sorted(error.valid_methods or ()))
         case WerkzeugNotFound():
@@ -109,24 +116,37 @@ def json_reply(data: object, status: int = 200) -> Response:
     return Response(msgspec.json.encode(data), status, content_type="application/json")
 
 
-def read_body(request: Request, type_: type[Body], limit: int) -> Body:
-    """Read and check a JSON body of at most `limit` bytes; raises the error that fits."""
-    if request.content_length is not None and request.content_length > limit:
+def take_body(request: Request, limit: int) -> None:
+    """Read a body of at most `limit` bytes, for whoever asks for it later.
+
+    On every path: functions-framework reads what nobody has read, and knows no limit.
+    """
+    length = request.content_length
+    if length is not None and length > limit:
         raise BodyTooLarge(
-            f"the body has {request.content_length} bytes; at most {limit} are taken",
-            limit=limit,
-            given=request.content_length,
+            f"the body has {length} bytes; at most {limit} are taken", limit=limit, given=length
         )
+    # A chunked body, whose length nobody announced, is read up to this and then left.
+    request.max_content_length = limit + 1
+    try:
+        read = len(request.get_data())
+    except RequestEntityTooLarge:
+        read = limit + 1
+    except Exception:  # a malformed chunk, a client that left: each server has its own name for it
+        raise BodyIncomplete("the body could not be read to its end") from None
+    if read > limit:
+        raise BodyTooLarge(f"the body is too large; at most {limit} bytes are taken", limit=limit)
+    if length is not None and read < length:
+        raise BodyIncomplete(f"the body was announced with {length} bytes, but has {read}")
+
+
+def read_body(request: Request, type_: type[Body]) -> Body:
+    """Check a JSON body and decode it; raises the error that fits."""
     if request.mimetype != "application/json":
         given = request.mimetype or "nothing"
         raise UnsupportedMediaType(f"Content-Type must be application/json, not {given[:80]}")
-    # A chunked body, whose length nobody announced, is read up to this and then left.
-    request.max_content_length = limit + 1
-    data = request.get_data()
-    if len(data) > limit:
-        raise BodyTooLarge(f"at most {limit} bytes are taken", limit=limit)
     try:
-        raw = msgspec.json.decode(data)
+        raw = msgspec.json.decode(request.get_data())
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise NotJson(f"the body is no JSON: {error}") from None
     try:
@@ -176,8 +196,8 @@ def _describe(value: object) -> str:
             return _short(msgspec.json.encode(value).decode())
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= 60 else text[:59] + "…"
+def _short(text: str, limit: int = 60) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def client_left(environ: dict[str, Any]) -> bool:
@@ -191,9 +211,12 @@ def client_left(environ: dict[str, Any]) -> bool:
         return False
     try:
         poller = select.poll()
-        poller.register(connection, select.POLLIN)
-        if not poller.poll(0):
+        poller.register(connection, select.POLLIN | LEFT)
+        happened = poller.poll(0)
+        if not happened:
             return False
+        if happened[0][1] & LEFT:  # also behind bytes that wait to be read
+            return True
         return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
     except BlockingIOError:
         return False

@@ -1,5 +1,8 @@
 """Serving a function under gunicorn: one process, many threads, streams that end properly."""
 
+import contextlib
+import logging
+import math
 import os
 import signal
 import socket
@@ -10,20 +13,53 @@ from types import FrameType
 from typing import Any
 
 import functions_framework
+import msgspec
 from flask import Flask
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
+from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine, ParseException
 from gunicorn.workers.gthread import ThreadWorker
 
 from functions import logs
+from functions.errors import ApiError, BadRequest
 from functions.service import Service
 from functions.settings import Settings
 
 FUNCTIONS = ("generate", "tokenize")
 PROBES = 8  # threads beyond those that generations can hold, so that a probe never waits for one
-KEEPALIVE = (
-    620  # seconds; longer than the proxies in front keep theirs, or they meet closed sockets
-)
+# Seconds; longer than the proxies in front keep theirs, or they would meet closed sockets.
+KEEPALIVE = 620
+IDLE_CONNECTIONS = 1000  # kept alive beside those that are being answered
+# Seconds that an engine that hangs, and then the last events, may need after the grace period.
+AFTER_GRACE = 15
+
+log = logging.getLogger(__name__)
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]
+    """gunicorn's threaded worker, with errors in the shape that all others have."""
+
+    def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
+        """Answer what is no HTTP; gunicorn's own answer is HTML and its log shows the request."""
+        error: ApiError
+        if isinstance(exc, LimitRequestLine | LimitRequestHeaders):
+            error = BadRequest("the request's first line or headers are too long")
+        elif isinstance(exc, ParseException):
+            error = BadRequest("the request is not well-formed HTTP")
+        else:
+            error = ApiError("the server failed to answer this request")
+        if isinstance(error, BadRequest):
+            log.warning("a request that is no HTTP: %s", type(exc).__name__)
+        else:
+            log.error("a request failed: %s", type(exc).__name__, exc_info=exc)
+        body = msgspec.json.encode(error.body())
+        reason = "Bad Request" if error.status == 400 else "Internal Server Error"
+        head = (
+            f"HTTP/1.1 {error.status} {reason}\r\nConnection: close\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        with contextlib.suppress(OSError):
+            client.sendall(head.encode("ascii") + body)
 
 
 class Server(BaseApplication):  # type: ignore[misc]
@@ -39,13 +75,15 @@ class Server(BaseApplication):  # type: ignore[misc]
     def load_config(self) -> None:
         """Set gunicorn's options; its own files and environment variables are not read."""
         settings = self._settings
+        threads = settings.max_batch + settings.max_queue + PROBES
         options = {
             "bind": self._bind,
-            "worker_class": "gthread",
+            "worker_class": "functions.server.Worker",
             "workers": 1,  # one copy of the model on a node; Knative adds replicas
-            "threads": settings.max_batch + settings.max_queue + PROBES,
+            "threads": threads,
+            "worker_connections": threads + IDLE_CONNECTIONS,
             "timeout": 120,  # of a worker that hangs; a long stream does not count
-            "graceful_timeout": int(settings.grace) + 5,  # ours ends first, with an event
+            "graceful_timeout": math.ceil(settings.grace) + AFTER_GRACE,
             "keepalive": KEEPALIVE,
             "control_socket_disable": True,  # it wants a home directory that can be written
             "logconfig_dict": logs.configuration(settings.log_level),

@@ -12,6 +12,8 @@ from functions.errors import ApiError, Draining, Loading
 from model.errors import ModelError
 
 REFUSED = 3  # exit code when the checkpoint cannot be used; gunicorn starts no worker after it
+# Seconds for streams that waited for the model to tell their clients that it failed to load.
+LAST_WORDS = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +37,8 @@ class Service(Generic[T]):
         self._resource: T | None = None
         self._failure = ""
         self._draining = False
-        self._settled = threading.Event()
+        self._settled = threading.Event()  # loaded, failed, or draining
+        self._waited_for = False
         self._pid = 0
         self._lock = threading.Lock()
 
@@ -56,7 +59,8 @@ class Service(Generic[T]):
                 threading.Thread(target=self._run, name="load", daemon=True).start()
 
     def wait(self, seconds: float) -> bool:
-        """Wait until loading has ended, well or not; tell whether it has."""
+        """Wait until loading has ended, well or not, or draining begun; tell whether it has."""
+        self._waited_for = True
         return self._settled.wait(seconds)
 
     def get(self) -> T:
@@ -76,6 +80,7 @@ class Service(Generic[T]):
     def close(self, grace: float) -> None:
         """Refuse what is new, and end what runs within `grace` seconds."""
         self._draining = True
+        self._settled.set()
         if self._resource is not None:
             self._resource.close(grace)
 
@@ -86,19 +91,20 @@ class Service(Generic[T]):
         except ModelError as error:
             self._failure = str(error)
             log.error("the model is refused: %s", error)
-            print(f"piBLOOM: {error}", file=sys.stderr, flush=True)
-            refuse()
+            self._refuse(str(error))
         except Exception as error:
             self._failure = str(error) or type(error).__name__
             log.exception("the model could not be loaded")
-            print(f"piBLOOM: the model could not be loaded: {error}", file=sys.stderr, flush=True)
-            refuse()
+            self._refuse(f"the model could not be loaded: {error}")
         else:
             seconds = round(time.monotonic() - started, 3)
             log.info("ready", extra={"fields": {"load_s": seconds}})
+            self._settled.set()
+
+    def _refuse(self, message: str) -> None:
+        """End the whole server: a restart would find the same checkpoint."""
+        print(f"piBLOOM: {message}", file=sys.stderr, flush=True)
         self._settled.set()
-
-
-def refuse() -> None:
-    """End the whole server: a restart would find the same checkpoint."""
-    os._exit(REFUSED)
+        if self._waited_for:
+            time.sleep(LAST_WORDS)
+        os._exit(REFUSED)

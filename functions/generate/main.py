@@ -45,7 +45,7 @@ service: Service[loader.Model] = Service(
         max_queue=settings.max_queue,
     )
 )
-install(current_app)
+install(current_app, settings.max_body)
 current_app.extensions["pibloom"] = service
 
 
@@ -82,7 +82,7 @@ class ChatBody(msgspec.Struct):
 
 def post_generate(request: HttpRequest) -> Response:
     """Generate, streaming or not."""
-    body = read_body(request, GenerateBody, settings.max_body)
+    body = read_body(request, GenerateBody)
     if (body.prompt is None) == (body.messages is None):
         raise errors.InvalidField("exactly one of prompt and messages is needed", param="prompt")
     deadline = time.monotonic() + settings.deadline
@@ -90,14 +90,17 @@ def post_generate(request: HttpRequest) -> Response:
         model = service.get()
         return json_reply(finish(model, body, submit(model, body, deadline), request))
     # While the model loads, the stream says so, and submits the request once it can.
-    loading = service.state == "loading"
-    job = None if loading else submit(service.get(), body, deadline)
-    return Response(stream(request, body, job, deadline), headers=sse.HEADERS)
+    ready = None if service.state == "loading" else service.get()
+    job = submit(ready, body, deadline) if ready else None
+    response = Response(stream(request, body, ready, job, deadline), headers=sse.HEADERS)
+    if job:
+        response.call_on_close(job.cancel)  # a stream that was never begun cannot do it itself
+    return response
 
 
 def post_chat(request: HttpRequest) -> Response:
     """Answer one message, in the older stack's shape."""
-    body = read_body(request, ChatBody, settings.max_body)
+    body = read_body(request, ChatBody)
     if not body.content.strip():
         raise errors.InvalidField("content: a message is needed, but it is empty", param="content")
     asked = GenerateBody(messages=[Message("user", body.content)])
@@ -156,6 +159,8 @@ def finish(
                     return reply(model, body, event)
                 case generation.Failed():
                     raise failure(event)
+                case None:
+                    check_deadline(job)
             if client_left(request.environ):
                 raise errors.ClientGone("the client left")
         raise AssertionError("a generation ended without its last event")
@@ -164,19 +169,24 @@ def finish(
 
 
 def stream(
-    request: HttpRequest, body: GenerateBody, job: generation.Generation | None, deadline: float
+    request: HttpRequest,
+    body: GenerateBody,
+    model: loader.Model | None,
+    job: generation.Generation | None,
+    deadline: float,
 ) -> Iterator[bytes]:
     """Yield the events of a reply: exactly one `done` or `error` at the end, whatever happens."""
-    yield sse.OPENING
     try:
-        if job is None:
+        yield sse.OPENING
+        if model is None or job is None:
             yield sse.event("status", {"state": "loading"})
             while not service.wait(HEARTBEAT):
                 if time.monotonic() > deadline:
                     raise errors.DeadlineExceeded("the model took too long to load")
                 yield sse.HEARTBEAT
-            job = submit(service.get(), body, deadline)
-        yield from events(service.get(), request, body, job)
+            model = service.get()
+            job = submit(model, body, deadline)
+        yield from events(model, request, body, job)
     except Exception as error:
         yield sse.event("error", as_api_error(error).body())
     finally:
@@ -194,8 +204,10 @@ def events(
             return
         line = b""
         match event:
-            case None if time.monotonic() - spoken >= HEARTBEAT:
-                line = sse.HEARTBEAT
+            case None:
+                check_deadline(job)
+                if time.monotonic() - spoken >= HEARTBEAT:
+                    line = sse.HEARTBEAT
             case generation.Queued(position):
                 line = sse.event("status", {"state": "queued", "position": position})
             case generation.Prefill(done, total):
@@ -216,6 +228,12 @@ def events(
         if line:
             spoken = time.monotonic()
             yield line
+
+
+def check_deadline(job: generation.Generation) -> None:
+    """Raise at the deadline even when the engine hangs, and so cannot end the generation itself."""
+    if job.request.deadline is not None and time.monotonic() > job.request.deadline:
+        raise errors.DeadlineExceeded("the request took longer than its deadline allows")
 
 
 def reply(model: loader.Model, body: GenerateBody, done: generation.Done) -> dict[str, object]:

@@ -31,7 +31,7 @@ class Loaded:
 
 
 service: Service[Loaded] = Service(lambda: Loaded(Tokenizer.open(settings.model)))
-install(current_app)
+install(current_app, settings.max_body)
 current_app.extensions["pibloom"] = service
 
 
@@ -43,7 +43,7 @@ class TokenizeBody(msgspec.Struct, forbid_unknown_fields=True):
 
 def post_tokenize(request: Request) -> Response:
     """Split a text into tokens."""
-    body = read_body(request, TokenizeBody, settings.max_body)
+    body = read_body(request, TokenizeBody)
     encoding = service.get().tokenizer.encode(body.text)
     return json_reply(
         {

@@ -1,6 +1,7 @@
 """Serve `generate` on a fake engine: python -m tests.functions.fake_server PORT REPLY SECONDS.
 
-SECONDS is the pause before each step of the engine; STEPS_FILE gets one byte a step.
+SECONDS is the pause before each step of the engine; STEPS_FILE gets one byte a step. Loading takes
+LOAD_SECONDS, and fails with LOAD_ERROR where that is set.
 """
 
 import os
@@ -9,6 +10,7 @@ import time
 
 from functions.server import serve
 from model import loader
+from model.errors import ModelError
 from tests.fakes import FakeEngine, byte_tokenizer, fake_model
 
 
@@ -22,6 +24,8 @@ def main() -> None:
 
     def load(folder: object, **options: object) -> loader.Model:
         time.sleep(float(os.environ.get("LOAD_SECONDS", "0")))
+        if message := os.environ.get("LOAD_ERROR"):
+            raise ModelError(message)
         engine = FakeEngine(byte_tokenizer().ids(reply))
         engine.before_step = before_step
         return fake_model(engine, **options)

@@ -248,6 +248,25 @@ def test_a_large_body_is_refused(generate: Generate) -> None:
     assert error["given"] > 2 << 20
 
 
+@pytest.mark.parametrize("path", ["/nothing", "/healthz", "/chat/", "/robots.txt"])
+def test_a_large_body_is_refused_unread_on_every_path(generate: Generate, path: str) -> None:
+    class Unreadable:
+        def read(self, size: int = -1) -> bytes:
+            raise AssertionError("the body was read")
+
+    environ = {"wsgi.input": Unreadable(), "CONTENT_LENGTH": str(50 << 20)}
+    response = generate.client.post(path, environ_overrides=environ)
+    check_error(response, "body_too_large")
+
+
+def test_a_body_that_ends_early_gets_400(generate: Generate) -> None:
+    environ = {"CONTENT_LENGTH": "100"}
+    response = generate.client.post(
+        "/", data=b"{}", content_type="application/json", environ_overrides=environ
+    )
+    check_error(response, "bad_request")
+
+
 def test_a_prompt_that_fills_the_context_says_both_numbers(generate: Generate) -> None:
     assert generate.post({"prompt": "a" * 2047}).status_code == 200
     for size in (2048, 2049, 5000):
@@ -311,6 +330,35 @@ def test_a_deadline_gets_504(
         assert events_of(response)[-1][1]["error"]["type"] == "deadline"
     else:
         check_error(response, "deadline")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_deadline_gets_504_even_when_the_engine_hangs(
+    generate: Generate, stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["main"], "settings", Settings(deadline=0.1))
+    generate.engine.running.clear()
+    response = generate.post({"prompt": "a", "stream": stream})
+    if stream:
+        assert events_of(response)[-1][1]["error"]["type"] == "deadline"
+    else:
+        check_error(response, "deadline")
+    assert not generate.engine.running.is_set()
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_stream_that_is_dropped_frees_its_place(generate: Generate, begun: bool) -> None:
+    generate.engine.running.clear()
+    response = generate.post({"prompt": "a", "stream": True}, buffered=False)
+    if begun:
+        assert next(response.response) == b": stream\n\n"
+    response.close()
+    generate.engine.running.set()
+    generate.post({"prompt": "b", "max_new_tokens": 1})
+    ended = threading.Event()
+    generate.engine.before_step = ended.set  # the next step would be the dropped one's
+    assert not ended.wait(0.2)
+    assert not generate.engine.open
 
 
 def test_probes_and_root_tell_the_state(generate: Generate) -> None:

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -40,9 +39,15 @@ class Running:
         return connection
 
     def is_ready(self) -> bool:
+        return self._answers("/readyz")
+
+    def is_up(self) -> bool:
+        return self._answers("/healthz")
+
+    def _answers(self, path: str) -> bool:
         with contextlib.suppress(OSError, http.client.HTTPException):
             connection = self.connect()
-            connection.request("GET", "/readyz")
+            connection.request("GET", path)
             return connection.getresponse().status == 200
         return False
 
@@ -103,14 +108,18 @@ def test_tokens_arrive_one_by_one(start: Start) -> None:
     assert sum(gap > 0.05 for gap in gaps) >= len(gaps) - 2, "tokens came in lumps"
 
 
-@pytest.mark.parametrize("stream", [True, False])
-def test_a_client_that_leaves_ends_its_generation(start: Start, stream: bool) -> None:
+@pytest.mark.parametrize(("stream", "pipelined"), [(True, False), (False, False), (False, True)])
+def test_a_client_that_leaves_ends_its_generation(
+    start: Start, stream: bool, pipelined: bool
+) -> None:
     server = start()
     wait_until(server.is_ready)
     before = server.steps
     connection = server.ask(stream)
     wait_until(lambda: server.steps > before + 5)
     assert connection.sock is not None
+    if pipelined:
+        connection.sock.sendall(b"GET / HTTP/1.1\r\n")
     connection.sock.close()
     connection.close()
     # It is noticed at the next token or tick; 1500 tokens would take half a minute.
@@ -160,6 +169,42 @@ def test_a_chunked_body_is_cut_at_the_limit(start: Start) -> None:
     assert answer.startswith(b"HTTP/1.1 413 ")
 
 
+JSON = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+NO_HTTP = [
+    b"my-secret\r\n\r\n",
+    b"GET / HTTP/9.9\r\n\r\n",
+    b"GET / HTTP/1.1\r\nmy-secret\r\n\r\n",
+    b"GET /my-secret" + b"a" * 9000 + b" HTTP/1.1\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: x\r\nX: my-secret" + b"a" * 20_000 + b"\r\n\r\n",
+    JSON + b"Content-Length: ten\r\n\r\n",
+    JSON + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}",
+    JSON + b"Content-Length: 2\r\nExpect: my-secret\r\n\r\n{}",
+    JSON + b"Transfer-Encoding: chunked\r\n\r\nmy-secret\r\n",
+    JSON + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}",
+    JSON + b'Content-Length: 100\r\n\r\n{"prompt": "my-secret"}',
+]
+
+
+def test_what_is_no_http_gets_the_same_shape_and_is_not_logged(start: Start) -> None:
+    server = start()
+    wait_until(server.is_ready)
+    for data in NO_HTTP:
+        with socket.create_connection(("127.0.0.1", server.port), 10) as client:
+            client.sendall(data)
+            client.shutdown(socket.SHUT_WR)
+            response = http.client.HTTPResponse(client)
+            response.begin()
+            assert response.headers["Content-Type"] == "application/json", data[:80]
+            error = json.loads(response.read())["error"]
+            assert (response.status, error["type"]) == (400, "bad_request"), data[:80]
+            assert "secret" not in error["message"]
+    assert server.is_ready()
+    server.process.send_signal(signal.SIGTERM)
+    output, _ = server.process.communicate(timeout=20)
+    assert b"secret" not in output
+    assert b"Traceback" not in output
+
+
 def test_doubled_slashes_are_no_html_redirect(start: Start) -> None:
     server = start()
     wait_until(server.is_ready)
@@ -171,19 +216,33 @@ def test_doubled_slashes_are_no_html_redirect(start: Start) -> None:
 
 def test_a_stream_says_loading_until_the_model_is_there(start: Start) -> None:
     server = start("Hello", 0.0, LOAD_SECONDS="2")
-
-    def is_up() -> bool:
-        with contextlib.suppress(OSError):
-            return bool(urllib.request.urlopen(f"http://127.0.0.1:{server.port}/healthz").status)
-        return False
-
-    wait_until(is_up)
+    wait_until(server.is_up)
     whole = server.ask(stream=False).getresponse()
     assert whole.status == 503
     assert int(whole.headers["Retry-After"]) >= 1
     raw = server.ask(stream=True).getresponse().read().decode()
     assert raw.index('"state":"loading"') < raw.index("event: token")
     assert events_of(raw)[-1] == "done"
+
+
+def test_a_stream_that_waits_for_a_model_hears_that_it_failed(start: Start) -> None:
+    server = start(LOAD_SECONDS="1", LOAD_ERROR="weights.bin is truncated")
+    wait_until(server.is_up)
+    raw = server.ask(stream=True).getresponse().read().decode()
+    assert events_of(raw) == ["status", "error"]
+    assert "weights.bin" not in raw
+    assert server.process.wait(20) == 3
+
+
+def test_a_stream_that_waits_for_a_model_hears_of_a_shutdown(start: Start) -> None:
+    server = start(LOAD_SECONDS="60")
+    wait_until(server.is_up)
+    response = server.ask(stream=True).getresponse()
+    server.process.send_signal(signal.SIGTERM)
+    raw = response.read().decode()
+    assert events_of(raw) == ["status", "error"]
+    assert '"type":"draining"' in raw
+    assert server.process.wait(20) == 0
 
 
 def test_sigterm_lets_a_stream_finish_and_refuses_new_requests(start: Start) -> None:
@@ -225,6 +284,16 @@ def test_a_second_sigterm_ends_at_once(start: Start) -> None:
     connection.close()
 
 
+def test_sigint_ends_at_once(start: Start) -> None:
+    server = start(PIBLOOM_GRACE="60")
+    wait_until(server.is_ready)
+    response = server.ask(stream=True).getresponse()
+    wait_until(lambda: server.steps > 10)
+    server.process.send_signal(signal.SIGINT)
+    server.process.wait(15)
+    response.close()
+
+
 def test_prompts_are_never_logged(start: Start) -> None:
     server = start("Hello", 0.0, PIBLOOM_LOG_LEVEL="DEBUG")
     wait_until(server.is_ready)
@@ -251,6 +320,29 @@ def serve(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
         timeout=60,
         check=False,
     )
+
+
+def test_the_functions_framework_command_serves_them_too() -> None:
+    port = free_port()
+    command = ["--source", "functions/tokenize/main.py", "--target", "tokenize"]
+    process = subprocess.Popen(
+        [Path(sys.executable).parent / "functions-framework", *command, "--port", str(port)],
+        cwd=ROOT,
+        env=os.environ | {"HOST": "127.0.0.1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        server = Running(process, port, Path(os.devnull))
+        wait_until(server.is_ready)
+        connection = server.connect()
+        connection.request("POST", "/", '{"text": "Hi"}', {"Content-Type": "application/json"})
+        assert json.loads(connection.getresponse().read())["count"] >= 1
+        connection.request("POST", "/", "text", {"Content-Type": "text/plain"})
+        assert connection.getresponse().status == 415
+    finally:
+        process.terminate()
+        process.wait(20)
 
 
 def test_a_busy_port_is_one_sentence() -> None:
