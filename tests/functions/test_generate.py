@@ -4,6 +4,7 @@ import json
 import re
 import sys
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -338,27 +339,27 @@ def test_a_deadline_gets_504_even_when_the_engine_hangs(
 ) -> None:
     monkeypatch.setattr(sys.modules["main"], "settings", Settings(deadline=0.1))
     generate.engine.running.clear()
+    started = time.monotonic()
     response = generate.post({"prompt": "a", "stream": stream})
     if stream:
         assert events_of(response)[-1][1]["error"]["type"] == "deadline"
     else:
         check_error(response, "deadline")
-    assert not generate.engine.running.is_set()
+    assert time.monotonic() - started < 10
 
 
 @pytest.mark.parametrize("begun", [False, True])
 def test_a_stream_that_is_dropped_frees_its_place(generate: Generate, begun: bool) -> None:
     generate.engine.running.clear()
+    (a,) = byte_tokenizer().ids("a")
     response = generate.post({"prompt": "a", "stream": True}, buffered=False)
     if begun:
         assert next(response.response) == b": stream\n\n"
     response.close()
     generate.engine.running.set()
-    generate.post({"prompt": "b", "max_new_tokens": 1})
-    ended = threading.Event()
-    generate.engine.before_step = ended.set  # the next step would be the dropped one's
-    assert not ended.wait(0.2)
-    assert not generate.engine.open
+    generate.post({"prompt": "b"})
+    dropped = [work for step in generate.engine.steps for work in step if work[0].tokens[0] == a]
+    assert len(dropped) <= 1, "it went on beside the other"
 
 
 def test_probes_and_root_tell_the_state(generate: Generate) -> None:

@@ -360,6 +360,7 @@ def test_a_busy_port_is_one_sentence() -> None:
 def test_a_refused_checkpoint_ends_the_server_with_a_sentence(name: str, tmp_path: Path) -> None:
     done = serve(name, "--port", str(free_port()), PIBLOOM_MODEL=str(tmp_path))
     assert done.returncode == 3
+    assert done.stderr.count("\n") == 1
     assert str(tmp_path) in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
 
