@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,18 @@ from cli.main import Failure, Refused
 from cli.text import model_option, read_text
 from model.errors import ModelError
 
+SAMPLING = ("temperature", "top_k", "top_p", "repetition_penalty")
+
 
 @click.command()
 @click.argument("prompt", required=False)
 @model_option
 @click.option("--chat", is_flag=True, help="Answer PROMPT as a chat message, not continue it.")
 @click.option("--max-new-tokens", type=click.IntRange(1, 4096), default=256, show_default=True)
-@click.option("--temperature", type=click.FloatRange(0, 5), default=0.8, show_default=True)
-@click.option("--top-k", type=click.IntRange(0, 1000), default=40, show_default=True)
-@click.option(
-    "--top-p", type=click.FloatRange(0, 1, min_open=True), default=0.95, show_default=True
-)
-@click.option("--repetition-penalty", type=click.FloatRange(0.5, 5), default=1.1, show_default=True)
+@click.option("--temperature", type=click.FloatRange(0, 5), help="0 is greedy.")
+@click.option("--top-k", type=click.IntRange(0, 1000), help="0 considers every token.")
+@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="1 considers all.")
+@click.option("--repetition-penalty", type=click.FloatRange(0.5, 5), help="1 is none.")
 @click.option("--stop", multiple=True, help="Text that ends the reply; may be given often.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Repeats a reply.")
 @click.option("--url", help="Ask a running function instead of loading the model here.")
@@ -32,6 +33,9 @@ def generate(
     prompt: str | None, model: Path, url: str | None, *, chat: bool, as_json: bool, **options: Any
 ) -> None:
     """Continue PROMPT, or standard input, as it is written.
+
+    What is not given of temperature, top-k, top-p and repetition penalty is as the checkpoint says,
+    or else 0.8, 40, 0.95 and 1.1.
 
     \b
     Examples:
@@ -98,16 +102,12 @@ def _from_folder(folder: Path, body: dict[str, Any]) -> Iterator[tuple[str, dict
     from rich.console import Console
 
     from model import generation, loader, scheduler
-    from model.sampling import SamplingParams
 
+    given = {name: body[name] for name in (*SAMPLING, "seed") if name in body}
     try:
-        sampling = SamplingParams(
-            body["temperature"],
-            body["top_k"],
-            body["top_p"],
-            body["repetition_penalty"],
-            body.get("seed"),
-        )
+        sampling = replace(loader.sampling_of(folder), **given)
+    except ModelError as error:
+        raise Refused(str(error)) from None
     except ValueError as error:  # NaN, which passes every range
         raise click.UsageError(str(error)) from None
     try:
@@ -117,8 +117,8 @@ def _from_folder(folder: Path, body: dict[str, Any]) -> Iterator[tuple[str, dict
         raise Refused(str(error)) from None
     stop = tuple(body["stop"])
     chat = "messages" in body
-    text = model.chat.render(body["messages"]) if chat else body["prompt"]
     try:
+        text = model.chat.render(body["messages"]) if chat else body["prompt"]
         request = generation.Request(
             tuple(model.tokenizer.ids(text)),
             body["max_new_tokens"],

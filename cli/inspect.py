@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.main import Refused
+from cli.main import Failure, Refused
 from model.errors import ModelError
 from model.loader import default_model, license_of
 
@@ -36,6 +36,8 @@ def inspect(folder: Path, *, as_json: bool, tensors: bool) -> None:
         entries = checkpoint.tokenizer().size
     except ModelError as error:
         raise Refused(str(error)) from None
+    except ModuleNotFoundError as error:
+        raise Failure(f"reading weights needs {error.name}, of the extra 'reference'") from None
     facts = _facts(checkpoint, entries)
     if as_json:
         facts["tensors"] = [

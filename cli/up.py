@@ -24,6 +24,8 @@ SERVICES = ("tokenize", "generate", "ui")  # in the order in which they become r
 POLL = 0.1  # seconds between two looks at the services
 PATIENCE = 8.0  # seconds that services get to end before they are killed
 _PR_SET_PDEATHSIG = 1
+# Looked up here, since a process between fork and exec may not load anything.
+_PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
 
 @dataclass
@@ -283,5 +285,5 @@ def _end(services: Sequence[Service], stops: _Stops) -> None:
 
 def _end_with_parent() -> None:
     """Ask Linux to end this process when its parent is gone, even if that was killed."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if _PRCTL is not None:
+        _PRCTL(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -6,9 +6,11 @@ errors in their one shape. Whatever is wrong with a request, at whichever layer 
 answer is one of `functions.errors`.
 """
 
+import contextlib
 import logging
 import select
 import socket
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -36,6 +38,8 @@ Handler = Callable[[Request], Response]
 Body = TypeVar("Body")
 
 LEFT = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)  # the last on Linux only
+
+BODY_SECONDS = 10.0  # for a request's body to arrive
 
 log = logging.getLogger("access")
 
@@ -128,16 +132,31 @@ def take_body(request: Request, limit: int) -> None:
         )
     # A chunked body, whose length nobody announced, is read up to this and then left.
     request.max_content_length = limit + 1
+    timer = None
+    connection = request.environ.get("gunicorn.socket")
+    if connection and (length or "Transfer-Encoding" in request.headers):
+        # One that drips would otherwise hold its thread, and a few of them all threads, for good.
+        timer = threading.Timer(BODY_SECONDS, _stop_reading, [connection])
+        timer.daemon = True
+        timer.start()
     try:
         read = len(request.get_data())
     except RequestEntityTooLarge:
         read = limit + 1
     except Exception:  # a malformed chunk, a client that left: each server has its own name for it
         raise BodyIncomplete("the body could not be read to its end") from None
+    finally:
+        if timer:
+            timer.cancel()
     if read > limit:
         raise BodyTooLarge(f"the body is too large; at most {limit} bytes are taken", limit=limit)
     if length is not None and read < length:
         raise BodyIncomplete(f"the body was announced with {length} bytes, but has {read}")
+
+
+def _stop_reading(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RD)
 
 
 def read_body(request: Request, type_: type[Body]) -> Body:

@@ -107,8 +107,10 @@ class Server(BaseApplication):  # type: ignore[misc]
 
         def drain(number: int, frame: FrameType | None) -> None:
             def then_stop() -> None:
-                _service(worker.wsgi).close(self._settings.grace)
-                stop(number, frame)
+                try:
+                    _service(worker.wsgi).close(self._settings.grace)
+                finally:  # also when --reload met a source file that cannot be loaded
+                    stop(number, frame)
 
             threading.Thread(target=then_stop, name="drain", daemon=True).start()
 

@@ -1,11 +1,12 @@
 """Turning a conversation into a prompt: the checkpoint's chat template, or one that suits BLOOM.
 
 Templates are Jinja, as the hub ships them, and run in a sandbox: they are part of a download.
+What a message says is put into the template as it is; a tokenizer then reads a special token such
+as `</s>` in it as one, as it does in any prompt.
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 
 import jinja2
@@ -21,44 +22,66 @@ TRANSCRIPT = (
 )
 
 
+class ChatError(ValueError):
+    """Messages that the template refuses, such as a role that it does not know."""
+
+
 class ChatTemplate:
-    """Writes messages as the prompt that the model was taught to answer."""
+    """Writes messages as the prompt that the model was taught to answer.
+
+    `stop` holds the strings that end a reply: where the template would let the user speak.
+    """
 
     def __init__(self, source: str = TRANSCRIPT) -> None:
         environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True
         )
+        environment.globals["raise_exception"] = _refuse  # templates of the hub call it
         try:
             self._template = environment.from_string(source)
-            self.render([{"role": "user", "content": "Hello"}])
-        except jinja2.TemplateError as error:
+            before, _, _ = self.render([{"role": "user", "content": "\0"}]).partition("\0")
+        except (jinja2.TemplateError, ChatError, TypeError) as error:
             raise ModelError(f"the chat template cannot be used: {error}") from None
+        speaker = before.strip()
+        self.stop: tuple[str, ...] = ("\n" + speaker,) if speaker else ()
 
     @classmethod
     def open(cls, folder: Path) -> "ChatTemplate":
         """Read the folder's template, newer form or older; without one, use `TRANSCRIPT`."""
         path = folder / "chat_template.jinja"
-        if path.is_file():
-            return cls(path.read_text(encoding="utf-8"))
         settings = folder / "tokenizer_config.json"
-        if settings.is_file():
-            try:
-                source = json.loads(settings.read_text(encoding="utf-8")).get("chat_template")
-            except (ValueError, AttributeError) as error:
-                raise ModelError(f"{settings} cannot be read as JSON: {error}") from None
-            if isinstance(source, str):
+        try:
+            if path.is_file():
+                return cls(path.read_text(encoding="utf-8"))
+            if not settings.is_file():
+                return cls()
+            path = settings
+            source = json.loads(settings.read_text(encoding="utf-8")).get("chat_template")
+        except (OSError, ValueError, AttributeError) as error:
+            raise ModelError(f"{path} cannot be read: {error}") from None
+        match source:
+            case None:
+                return cls()
+            case str():
                 return cls(source)
-        return cls()
+            case [*named]:
+                for entry in named:
+                    if isinstance(entry, dict) and entry.get("name") == "default":
+                        return cls(str(entry.get("template")))
+        raise ModelError(f"{settings}: chat_template is neither a text nor has one named default")
 
     def render(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """Write the prompt whose continuation is the assistant's next message."""
-        return self._template.render(
-            messages=messages, add_generation_prompt=True, bos_token="<s>", eos_token="</s>"
-        )
+        """Write the prompt whose continuation is the assistant's next message.
 
-    @cached_property
-    def stop(self) -> tuple[str, ...]:
-        """Return the strings that end a reply: where the template would let the user speak."""
-        before, _, _ = self.render([{"role": "user", "content": "\0"}]).partition("\0")
-        speaker = before.strip()
-        return ("\n" + speaker,) if speaker else ()
+        Raises `ChatError` when the template refuses the messages.
+        """
+        try:
+            return self._template.render(
+                messages=messages, add_generation_prompt=True, bos_token="<s>", eos_token="</s>"
+            )
+        except (jinja2.TemplateError, TypeError) as error:
+            raise ChatError(f"the model's chat template refuses these messages: {error}") from None
+
+
+def _refuse(message: str) -> None:
+    raise jinja2.TemplateError(message)

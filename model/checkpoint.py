@@ -142,6 +142,11 @@ def _pickled(path: Path) -> Iterator[TensorInfo]:
 
     import torch
 
+    with path.open("rb") as file:
+        if file.read(20).startswith(b"version https://git"):
+            raise ModelError(
+                f"{path} is only a pointer to the weights; fetch them with git lfs pull"
+            )
     names = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
     try:
         # On the device "meta" only shapes are made; weights_only is the restricted unpickler.

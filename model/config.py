@@ -38,8 +38,11 @@ class BloomConfig:
             raise ModelError(
                 f"hidden_size {self.hidden_size} cannot be divided among {self.heads} heads"
             )
-        if not 0 <= self.eos_token_id < self.vocab_size:
-            raise ModelError(f"eos_token_id {self.eos_token_id} is outside the vocabulary")
+        eos, epsilon = self.eos_token_id, self.layer_norm_epsilon
+        if not isinstance(eos, int) or not 0 <= eos < self.vocab_size:
+            raise ModelError(f"eos_token_id must be an id of the vocabulary, not {eos!r}")
+        if not isinstance(epsilon, float | int) or not 0 < epsilon < 1:
+            raise ModelError(f"layer_norm_epsilon must be a small number, not {epsilon!r}")
 
     @property
     def head_size(self) -> int:

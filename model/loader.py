@@ -1,5 +1,6 @@
 """From a checkpoint folder to a model that answers: opened, checked, started and warmed."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from model.scheduler import Scheduler
 from model.tokenizer import Tokenizer
 
 ENGINES = ("reference",)
+OURS = SamplingParams()
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Model:
     chat: ChatTemplate
     scheduler: Scheduler
     info: ModelInfo
+    sampling: SamplingParams = OURS  # what a request that names nothing gets
 
     def close(self, grace: float = 0.0) -> None:
         """Stop generating; running generations get `grace` seconds."""
@@ -69,10 +72,15 @@ def load(
     checkpoint = Checkpoint.open(folder)
     tokenizer = checkpoint.tokenizer()
     chat = ChatTemplate.open(folder)
+    sampling = sampling_of(folder)
     runs = _engine(engine)(checkpoint, tokenizer, dtype, device)
     scheduler = Scheduler(runs, tokenizer, max_batch=max_batch, max_queue=max_queue)
     scheduler.start()
-    _warm(scheduler, tokenizer)
+    try:
+        _warm(scheduler, tokenizer)
+    except ModelError:
+        scheduler.close()
+        raise
     config = checkpoint.config
     info = ModelInfo(
         name=model_name(folder),
@@ -88,7 +96,7 @@ def load(
         heads=config.heads,
         license=license_of(folder),
     )
-    return Model(config, tokenizer, chat, scheduler, info)
+    return Model(config, tokenizer, chat, scheduler, info, sampling)
 
 
 def _engine(name: str) -> Callable[[Checkpoint, Tokenizer, str, str], Engine[Any]]:
@@ -127,6 +135,19 @@ def _warm(scheduler: Scheduler, tokenizer: Tokenizer) -> None:
     if not isinstance(last, Done):
         reason = last.message if isinstance(last, Failed) else "no token came"
         raise ModelError(f"the model was loaded, but cannot generate: {reason}")
+
+
+def sampling_of(folder: Path) -> SamplingParams:
+    """Return the folder's `generation_config.json` as defaults; ours for what it does not say."""
+    path = folder / "generation_config.json"
+    if not path.is_file():
+        return OURS
+    names = ("temperature", "top_k", "top_p", "repetition_penalty")
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+        return SamplingParams(**{name: said[name] for name in names if said.get(name) is not None})
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path} cannot be used: {error}") from None
 
 
 def model_name(folder: Path) -> str:

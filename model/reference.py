@@ -89,10 +89,13 @@ class ReferenceEngine:
         self.config, self.dtype = config, dtype
         self._vocabulary = vocabulary
         self._device = torch.device(device)
-        self._model = BloomForCausalLM.from_pretrained(
-            folder, dtype=DTYPES[dtype], local_files_only=True, weights_only=True
-        )
-        self._model.to(self._device).eval()
+        try:
+            self._model = BloomForCausalLM.from_pretrained(
+                folder, dtype=DTYPES[dtype], local_files_only=True, weights_only=True
+            )
+            self._model.to(self._device).eval()
+        except (OSError, ValueError, RuntimeError) as error:  # no memory, or an odd field
+            raise ModelError(f"{folder} cannot be loaded by transformers: {error}") from None
 
     def new_sequence(self) -> ReferenceSequence:
         """Open an empty sequence."""

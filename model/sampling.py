@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
+_COLDEST = 1e-5  # below this only the likeliest token is left, and quotients overflow
 _FIRST_LOOK = 64  # candidates asked for at first; sampling rarely needs more
 
 
@@ -76,7 +77,7 @@ class Sampler:
         params = self.params
         penalized = self._penalized(logits)
         ranked = self._ranked(logits, penalized)
-        if params.temperature == 0:
+        if params.temperature < _COLDEST:
             return next(ranked)[0]
         if params.top_k:
             best = list(islice(ranked, params.top_k))

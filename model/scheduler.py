@@ -96,12 +96,7 @@ class Scheduler:
             raise ContextFull(len(request.prompt), self.max_context)
         generation = Generation(request)
         with self._work:
-            if self._draining:
-                raise Draining
-            free = self._max_batch - len(self._running)
-            if len(self._waiting) >= self._max_queue + free:
-                ahead = len(self._waiting) + len(self._running)
-                raise Overloaded(max(1, round(self._seconds_each * ahead / self._max_batch)))
+            self._check_room()
             self._waiting.append(generation)
             generation.put(Queued(len(self._waiting)))
             self._work.notify()
@@ -124,7 +119,35 @@ class Scheduler:
                 for generation in [*self._waiting, *(each.generation for each in self._running)]:
                     generation.put(_SHUTTING_DOWN)
 
+    def check_room(self) -> None:
+        """Raise `Overloaded` or `Draining` if `submit` would now, before any work on a request."""
+        with self._work:
+            self._check_room()
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the engine thread still runs."""
+        return self._thread.is_alive()
+
+    def _check_room(self) -> None:
+        if self._draining:
+            raise Draining
+        free = self._max_batch - len(self._running)
+        if len(self._waiting) >= self._max_queue + free:
+            ahead = len(self._waiting) + len(self._running)
+            raise Overloaded(max(1, round(self._seconds_each * ahead / self._max_batch)))
+
     def _run(self) -> None:
+        try:
+            self._loop()
+        except Exception:
+            log.exception("the engine thread ended")
+            with self._work:
+                self._draining = True  # nothing new is taken; readiness tells that it is over
+                for generation in [*self._waiting, *(each.generation for each in self._running)]:
+                    generation.put(Failed("internal", "the engine failed"))
+
+    def _loop(self) -> None:
         while True:
             with self._work:
                 while not (self._waiting or self._running or self._draining):
@@ -260,8 +283,9 @@ class Scheduler:
         self._running.remove(running)
         try:
             self._engine.release(running.sequence)
-        finally:
-            running.generation.put(last)
+        except Exception:
+            log.exception("the engine could not release a sequence")
+        running.generation.put(last)
 
 
 def _failure(generation: Generation, now: float) -> Failed | None:

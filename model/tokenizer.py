@@ -52,6 +52,9 @@ class Tokenizer:
             raise ModelError(f"{path}: expected BLOOM's special tokens {_SPECIAL}, found {found}")
         if json.loads(inner.to_str())["decoder"] is None or "ByteLevel" not in repr(inner.decoder):
             raise ModelError(f"{path}: expected a byte-level tokenizer, as BLOOM's is")
+        # A file keeps how it was last used; to cut or fill up a prompt is never ours to do.
+        inner.no_truncation()
+        inner.no_padding()
         return cls(inner)
 
     def encode(self, text: str) -> Encoding:

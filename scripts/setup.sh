@@ -43,7 +43,8 @@ if ! command -v python3 >/dev/null && ! find_python >/dev/null; then
   apt_install "piBLOOM is written in Python" python3 python3-venv
 fi
 if ! python=$(find_python); then
-  # Ubuntu 22.04 has 3.10 as python3, and 3.11 beside it.
+  # Ubuntu 22.04 has 3.10 as python3, and 3.11 beside it; a fresh machine has no package lists.
+  as_root apt-get update >/dev/null 2>&1 || true
   if apt-cache show python3.11-venv >/dev/null 2>&1; then
     apt_install "piBLOOM needs Python 3.11 or newer" python3.11 python3.11-venv
     python=$(find_python)

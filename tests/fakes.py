@@ -36,6 +36,7 @@ class FakeSequence:
 
     tokens: list[int] = field(default_factory=list)
     written: int = 0
+    prompt: list[int] = field(default_factory=list)
 
     @property
     def length(self) -> int:
@@ -71,6 +72,7 @@ class FakeEngine:
             vocab_size=vocabulary, hidden_size=64, layers=1, heads=1, max_context=max_context
         )
         self.reply = list(reply)
+        self.echo = False  # whether to write the prompt again instead
         self.steps: list[list[tuple[FakeSequence, list[int]]]] = []
         self.open: set[FakeSequence] = set()
         self.most_open = 0
@@ -98,7 +100,10 @@ class FakeEngine:
         sequence.tokens += work.tokens
         if not work.wants_logits:
             return None
-        token = self.reply[sequence.written] if sequence.written < len(self.reply) else END
+        if not sequence.written:
+            sequence.prompt = list(sequence.tokens)
+        reply = sequence.prompt if self.echo else self.reply
+        token = reply[sequence.written] if sequence.written < len(reply) else END
         sequence.written += 1
         return OneHot(token, self.config.vocab_size)
 

@@ -7,14 +7,16 @@ The second serves it as the images do, with streams that end properly at a shutd
 """
 
 import os
+import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import msgspec
 from flask import Request as HttpRequest
 from flask import Response, current_app
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from functions import __version__, errors, sse
 from functions.http import (
@@ -29,7 +31,7 @@ from functions.http import (
 from functions.service import Service
 from functions.settings import Settings
 from model import generation, loader, scheduler
-from model.sampling import SamplingParams
+from model.chat import ChatError
 
 TICK = 0.25  # seconds between two looks at whether the client is still there
 HEARTBEAT = 5.0  # seconds of silence after which a stream says that it lives
@@ -45,6 +47,8 @@ service: Service[loader.Model] = Service(
         max_queue=settings.max_queue,
     )
 )
+# Streams that wait for the model hold a thread each; probes must keep some.
+waiting = threading.BoundedSemaphore(settings.max_batch + settings.max_queue)
 install(current_app, settings.max_body)
 current_app.extensions["pibloom"] = service
 
@@ -56,6 +60,7 @@ class Message(msgspec.Struct, forbid_unknown_fields=True):
     content: Annotated[str, Meta(min_length=1)]
 
 
+SAMPLING = ("temperature", "top_k", "top_p", "repetition_penalty")
 Stop = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
@@ -65,10 +70,11 @@ class GenerateBody(msgspec.Struct, forbid_unknown_fields=True):
     prompt: Annotated[str, Meta(min_length=1)] | None = None
     messages: Annotated[list[Message], Meta(min_length=1, max_length=1000)] | None = None
     max_new_tokens: Annotated[int, Meta(ge=1, le=4096)] = 256
-    temperature: Annotated[float, Meta(ge=0, le=5)] = 0.8
-    top_k: Annotated[int, Meta(ge=0, le=1000)] = 40
-    top_p: Annotated[float, Meta(gt=0, le=1)] = 0.95
-    repetition_penalty: Annotated[float, Meta(ge=0.5, le=5)] = 1.1
+    # What is not given here is as the checkpoint, or else piBLOOM, has it.
+    temperature: Annotated[float, Meta(ge=0, le=5)] | UnsetType = UNSET
+    top_k: Annotated[int, Meta(ge=0, le=1000)] | UnsetType = UNSET
+    top_p: Annotated[float, Meta(gt=0, le=1)] | UnsetType = UNSET
+    repetition_penalty: Annotated[float, Meta(ge=0.5, le=5)] | UnsetType = UNSET
     stop: Stop | Annotated[list[Stop], Meta(max_length=8)] | None = None
     seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
     stream: bool = False
@@ -92,9 +98,11 @@ def post_generate(request: HttpRequest) -> Response:
     # While the model loads, the stream says so, and submits the request once it can.
     ready = None if service.state == "loading" else service.get()
     job = submit(ready, body, deadline) if ready else None
+    if not ready and not waiting.acquire(blocking=False):
+        raise errors.Loading("the model is still loading, and many wait for it", retry_after=2)
     response = Response(stream(request, body, ready, job, deadline), headers=sse.HEADERS)
-    if job:
-        response.call_on_close(job.cancel)  # a stream that was never begun cannot do it itself
+    # A stream that was never begun cannot do this itself.
+    response.call_on_close(job.cancel if job else waiting.release)
     return response
 
 
@@ -121,20 +129,22 @@ def get_root(request: HttpRequest) -> Response:
 def submit(model: loader.Model, body: GenerateBody, deadline: float) -> generation.Generation:
     """Queue a request; raises the `ApiError` that says why it cannot be."""
     stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
-    if body.messages is not None:
-        text = model.chat.render([msgspec.to_builtins(message) for message in body.messages])
-        stop += model.chat.stop
-    else:
-        text = body.prompt or ""
-    sampling = SamplingParams(
-        body.temperature, body.top_k, body.top_p, body.repetition_penalty, body.seed
-    )
+    given = {name: value for name in SAMPLING if (value := getattr(body, name)) is not UNSET}
+    sampling = replace(model.sampling, seed=body.seed, **given)
     try:
+        model.scheduler.check_room()  # a request that is refused should cost nothing
+        if body.messages is not None:
+            text = model.chat.render([msgspec.to_builtins(message) for message in body.messages])
+            stop += model.chat.stop
+        else:
+            text = body.prompt or ""
         return model.scheduler.submit(
             generation.Request(
                 tuple(model.tokenizer.ids(text)), body.max_new_tokens, sampling, stop, deadline
             )
         )
+    except ChatError as error:
+        raise errors.InvalidField(str(error), param="messages") from None
     except scheduler.ContextFull as error:
         raise errors.ContextFull(
             str(error),
@@ -180,10 +190,15 @@ def stream(
         yield sse.OPENING
         if model is None or job is None:
             yield sse.event("status", {"state": "loading"})
-            while not service.wait(HEARTBEAT):
+            spoken = time.monotonic()
+            while not service.wait(TICK):
+                if client_left(request.environ):
+                    return
                 if time.monotonic() > deadline:
                     raise errors.DeadlineExceeded("the model took too long to load")
-                yield sse.HEARTBEAT
+                if time.monotonic() - spoken >= HEARTBEAT:
+                    spoken = time.monotonic()
+                    yield sse.HEARTBEAT
             model = service.get()
             job = submit(model, body, deadline)
         yield from events(model, request, body, job)
@@ -228,6 +243,12 @@ def events(
         if line:
             spoken = time.monotonic()
             yield line
+
+
+def check_ready() -> None:
+    """Raise the error that says why no request would be answered now."""
+    if not service.get().scheduler.healthy:
+        raise errors.ApiError("the engine has ended")
 
 
 def check_deadline(job: generation.Generation) -> None:
@@ -277,7 +298,7 @@ routes = Routes(
     ("GET", "/", get_root),
     ("POST", "/", post_generate),
     ("POST", "/chat/", post_chat),
-    *probes(lambda: service.state, service.get),
+    *probes(lambda: service.state, check_ready),
 )
 
 

@@ -47,7 +47,7 @@ class Phase:
     peak_rate: float
 
 
-PHASES = (Phase(8_000_000, corpus.BROAD, 2e-3), Phase(6_000_000, corpus.FACTUAL, 1.5e-3))
+PHASES = (Phase(8_000_000, corpus.BROAD, 2e-3), Phase(5_000_000, corpus.FACTUAL, 1.5e-3))
 
 
 def train_tokenizer(spoken: list[corpus.Language]) -> Tokenizer:
@@ -244,6 +244,9 @@ def write_checkpoint(model: BloomForCausalLM, tokenizer_file: Path, out: Path) -
     }
     (out / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
     (out / "special_tokens_map.json").write_text(json.dumps(special, indent=2) + "\n")
+    # A model that learnt tables by heart repeats words of the question, and should.
+    defaults = {"temperature": 0.7, "top_k": 40, "top_p": 0.95, "repetition_penalty": 1.0}
+    (out / "generation_config.json").write_text(json.dumps(defaults, indent=2) + "\n")
     (out / "chat_template.jinja").write_text(corpus.CHAT_TEMPLATE)
 
 

@@ -56,8 +56,8 @@ def test_each_commands_help_has_examples(command: str) -> None:
 def test_tokenize_shows_a_table() -> None:
     done = pibloom("tokenize", "Hello, 你好")
     assert done.returncode == 0
-    assert "Hello" in done.stdout
-    assert "·你好" in done.stdout
+    assert "你好" in done.stdout
+    assert "·" in done.stdout
     assert done.stdout.rstrip().endswith("tokens")
 
 

@@ -32,12 +32,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
 http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
 """
 PARENT = """
-import sys
+import os, sys
 from cli import up
 script = sys.argv[1]
 up._service = lambda name, host, port, environment, *, reload: up.Service(
     name, [sys.executable, script, str(port), name], host, port, "--port", "/readyz", environment)
-up.PATIENCE = 2.0
+up.PATIENCE = float(os.environ.get("PATIENCE", "2"))
 sys.argv = ["pibloom", *sys.argv[2:]]
 from cli.main import main
 main()
@@ -123,7 +123,7 @@ def test_a_service_that_will_not_end_is_killed(ups: list[Up], tmp_path: Path) ->
 
 
 def test_a_second_signal_kills_at_once(ups: list[Up], tmp_path: Path) -> None:
-    up = begin(ups, tmp_path, STUBBORN="ui")
+    up = begin(ups, tmp_path, STUBBORN="ui", PATIENCE="100")
     up.wait_for_chat()
     up.process.send_signal(signal.SIGINT)
     wait_until(lambda: len(up.alive) <= 2)

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 
+from functions import http
 from functions.server import serve
 from model import loader
 from model.errors import ModelError
@@ -30,6 +31,7 @@ def main() -> None:
         engine.before_step = before_step
         return fake_model(engine, **options)
 
+    http.BODY_SECONDS = float(os.environ.get("BODY_SECONDS", "10"))
     loader.load = load
     serve("generate", "127.0.0.1", port)
 

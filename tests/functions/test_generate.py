@@ -5,6 +5,7 @@ import re
 import sys
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from functions.settings import Settings
+from model.chat import ChatTemplate
 from tests.fakes import byte_tokenizer
 from tests.functions.conftest import Generate
 
@@ -71,6 +73,27 @@ def test_messages_are_answered_through_the_chat_template(generate: Generate) -> 
     assert reply["text"] == "Hello, 你好!"
     _, tokens = generate.engine.steps[0][0]
     assert byte_tokenizer().decode(tokens) == "User: Hi\nAssistant:"
+
+
+def test_messages_that_the_template_refuses_get_422(
+    generate: Generate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = generate.service.get()
+    source = "{{ raise_exception('odd') if messages | length > 1 else messages[0].content }}"
+    monkeypatch.setattr(generate.service, "_resource", replace(model, chat=ChatTemplate(source)))
+    error = check_error(
+        generate.post({"messages": [{"role": "user", "content": "a"}] * 2}), "invalid_field"
+    )
+    assert error["param"] == "messages"
+
+
+def test_a_dead_engine_is_not_ready(generate: Generate, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(generate.service.get().scheduler, "_admit", fail)
+    check_error(generate.post({"prompt": "a"}), "internal")
+    check_error(generate.client.get("/readyz"), "internal")
 
 
 def test_a_stream_tells_states_then_whole_characters_then_its_end(generate: Generate) -> None:

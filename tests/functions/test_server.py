@@ -205,6 +205,28 @@ def test_what_is_no_http_gets_the_same_shape_and_is_not_logged(start: Start) -> 
     assert b"Traceback" not in output
 
 
+def test_bodies_that_never_come_hold_no_thread_for_long(start: Start) -> None:
+    server = start(PIBLOOM_MAX_BATCH="1", PIBLOOM_MAX_QUEUE="1", BODY_SECONDS="1")
+    wait_until(server.is_ready)
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    clients = [socket.create_connection(("127.0.0.1", server.port), 10) for _ in range(20)]
+    for client in clients:
+        client.sendall(head + b"Content-Length: 100\r\n\r\n{")
+    wait_until(server.is_ready)  # as many clients as there are threads, twice
+    assert clients[0].recv(65536).startswith(b"HTTP/1.1 400 ")
+    for client in clients:
+        client.close()
+
+
+def test_streams_that_wait_for_the_model_leave_threads_to_probes(start: Start) -> None:
+    server = start("Hi", 0.0, LOAD_SECONDS="4", PIBLOOM_MAX_BATCH="1", PIBLOOM_MAX_QUEUE="2")
+    wait_until(server.is_up)
+    connections = [server.ask(stream=True) for _ in range(14)]
+    statuses = [connection.getresponse().status for connection in connections]
+    assert sorted(statuses) == [200] * 3 + [503] * 11
+    assert server.is_up()
+
+
 def test_doubled_slashes_are_no_html_redirect(start: Start) -> None:
     server = start()
     wait_until(server.is_ready)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from model.chat import ChatTemplate
+from model.chat import ChatError, ChatTemplate
 from model.demo.corpus import CHAT_TEMPLATE
 from model.errors import ModelError
 
@@ -45,6 +45,32 @@ def test_a_template_without_a_speaker_needs_no_stop() -> None:
 def test_a_broken_or_hostile_template_is_refused(source: str) -> None:
     with pytest.raises(ModelError, match="chat template"):
         ChatTemplate(source)
+
+
+def test_messages_that_a_template_refuses_are_told_apart_from_a_broken_template() -> None:
+    chat = ChatTemplate(
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+        "{{ messages[0].content }}"
+    )
+    assert chat.render(TALK) == "Hello"
+    with pytest.raises(ChatError, match="no system role"):
+        chat.render([{"role": "system", "content": "Be kind"}])
+
+
+def test_of_several_templates_the_default_one_is_taken(tmp_path: Path) -> None:
+    named = [{"name": "tool", "template": "x"}, {"name": "default", "template": "the default"}]
+    settings = tmp_path / "tokenizer_config.json"
+    settings.write_text(json.dumps({"chat_template": named}))
+    assert ChatTemplate.open(tmp_path).render(TALK) == "the default"
+    settings.write_text(json.dumps({"chat_template": named[:1]}))
+    with pytest.raises(ModelError, match="default"):
+        ChatTemplate.open(tmp_path)
+
+
+def test_a_template_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "chat_template.jinja").write_bytes(b"\xff")
+    with pytest.raises(ModelError, match="chat_template.jinja"):
+        ChatTemplate.open(tmp_path)
 
 
 def test_damaged_settings_are_named(tmp_path: Path) -> None:

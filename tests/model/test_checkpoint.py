@@ -111,6 +111,13 @@ def test_a_truncated_file_is_named(copy: Path, form: str, keep: int) -> None:
         Checkpoint.open(copy)
 
 
+def test_a_pointer_to_weights_that_were_not_fetched_is_named(copy: Path) -> None:
+    (copy / "model.safetensors").unlink()
+    (copy / "pytorch_model.bin").write_text("version https://git-lfs.github.com/spec/v1\noid x\n")
+    with pytest.raises(ModelError, match="git lfs pull"):
+        Checkpoint.open(copy)
+
+
 def test_a_missing_shard_is_named(copy: Path) -> None:
     weights = load_file(copy / "model.safetensors")
     (copy / "model.safetensors").unlink()

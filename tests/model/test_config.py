@@ -53,6 +53,9 @@ def test_shapes_add_up_to_the_published_size() -> None:
         ({"n_layer": "24"}, "layers"),
         ({"n_layer": True}, "layers"),
         ({"eos_token_id": 999_999}, "eos_token_id"),
+        ({"eos_token_id": None}, "eos_token_id"),
+        ({"eos_token_id": [2]}, "eos_token_id"),
+        ({"layer_norm_epsilon": "tiny"}, "layer_norm_epsilon"),
         ({"apply_residual_connection_post_layernorm": True}, "apply_residual"),
     ],
 )

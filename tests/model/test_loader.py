@@ -10,7 +10,7 @@ import pytest
 
 from model.errors import ModelError
 from model.generation import Done, Generation, Request, Token
-from model.loader import Model, load
+from model.loader import Model, load, sampling_of
 from model.sampling import SamplingParams
 
 
@@ -73,6 +73,18 @@ def test_it_says_what_it_is(loaded: Model, random_bloom: Path) -> None:
     assert 8_000_000 < info.parameters < 9_000_000
     assert info.size_bytes == 2 * info.parameters
     assert info.license
+
+
+def test_a_checkpoint_brings_its_own_defaults(demo: Path, tmp_path: Path) -> None:
+    assert sampling_of(demo).repetition_penalty == 1.0
+    assert sampling_of(tmp_path) == SamplingParams()
+    path = tmp_path / "generation_config.json"
+    path.write_text('{"temperature": 0.3, "top_p": null, "eos_token_id": 2}')
+    assert sampling_of(tmp_path) == SamplingParams(temperature=0.3)
+    for damaged in ("[]", "{", '{"temperature": "hot"}', '{"temperature": -1}'):
+        path.write_text(damaged)
+        with pytest.raises(ModelError, match="generation_config.json"):
+            sampling_of(tmp_path)
 
 
 def test_an_unknown_engine_is_refused(demo: Path) -> None:

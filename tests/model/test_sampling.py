@@ -27,12 +27,11 @@ class ListLogits:
         return [self.values[id_] for id_ in ids]
 
     def logsumexp(self, temperature: float, without: Collection[int]) -> float:
-        terms = [
-            math.exp(value / temperature)
-            for id_, value in enumerate(self.values)
-            if id_ not in without
-        ]
-        return math.log(math.fsum(terms)) if terms else -math.inf
+        kept = [value / temperature for id_, value in enumerate(self.values) if id_ not in without]
+        if not kept:
+            return -math.inf
+        largest = max(kept)
+        return largest + math.log(math.fsum(math.exp(value - largest) for value in kept))
 
 
 def plain_probabilities(
@@ -106,6 +105,14 @@ def test_greedy_is_the_largest_penalized_logit(
 
     assert token not in never
     assert score(token) == max(score(id_) for id_ in range(len(values)) if id_ not in never)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1e-310, 1e-300, 1e-7, 1e-4])
+@pytest.mark.parametrize("top_k", [0, 40])
+def test_the_coldest_temperatures_take_the_likeliest_token(temperature: float, top_k: int) -> None:
+    logits = ListLogits([1.0, 5.0, 4.0, -2.0])
+    params = SamplingParams(temperature=temperature, top_k=top_k, repetition_penalty=1, seed=1)
+    assert {Sampler(params, []).next(logits) for _ in range(5)} == {1}
 
 
 def test_same_seed_same_tokens_and_another_seed_others() -> None:

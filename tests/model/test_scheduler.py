@@ -9,7 +9,7 @@ import pytest
 from model.generation import Done, Event, Failed, Generation, Prefill, Queued, Request, Token
 from model.sampling import SamplingParams
 from model.scheduler import ContextFull, Draining, Overloaded, Scheduler
-from tests.fakes import FakeEngine, byte_tokenizer
+from tests.fakes import FakeEngine, FakeSequence, byte_tokenizer
 
 TOKENIZER = byte_tokenizer()
 GREEDY = SamplingParams(temperature=0, repetition_penalty=1)
@@ -93,15 +93,15 @@ def test_characters_are_never_cut(start: Start) -> None:
 
 
 def test_sequences_share_steps_and_never_text(start: Start) -> None:
-    fake = engine("Hello, world")
+    fake = engine()
+    fake.echo = True
     fake.running.clear()
     scheduler = start(fake, max_batch=4)
     generations = [scheduler.submit(request(f"prompt {n}")) for n in range(4)]
     fake.running.set()
-    assert {finish(generation)[-1].text for generation in generations} == {"Hello, world"}  # type: ignore[union-attr]
+    ends = [finish(generation)[-1] for generation in generations]
+    assert [end.text for end in ends if isinstance(end, Done)] == [f"prompt {n}" for n in range(4)]
     assert max(len(step) for step in fake.steps) == 4
-    by_sequence = [sequence.tokens for sequence, _ in fake.steps[-1]]
-    assert all(TOKENIZER.decode(tokens).startswith("prompt") for tokens in by_sequence)
 
 
 def test_the_batch_never_exceeds_its_limit(start: Start) -> None:
@@ -217,6 +217,38 @@ def test_a_failing_step_fails_its_sequences_and_no_others(start: Start) -> None:
     last = finish(scheduler.submit(request()))[-1]
     assert last == Failed("internal", "the engine failed")
     assert isinstance(finish(scheduler.submit(request()))[-1], Done)
+
+
+def test_an_engine_that_cannot_release_does_not_end_the_thread(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = engine()
+    scheduler = start(fake)
+    release = fake.release
+
+    def fail(sequence: FakeSequence) -> None:
+        release(sequence)
+        raise RuntimeError("it is stuck")
+
+    monkeypatch.setattr(fake, "release", fail)
+    assert isinstance(finish(scheduler.submit(request()))[-1], Done)
+    assert isinstance(finish(scheduler.submit(request()))[-1], Done)
+    assert scheduler.healthy
+
+
+def test_a_thread_that_ends_fails_everybody_and_is_not_healthy(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduler = start(engine())
+
+    def fail() -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(scheduler, "_admit", fail)
+    assert finish(scheduler.submit(request()))[-1] == Failed("internal", "the engine failed")
+    wait_until(lambda: not scheduler.healthy)
+    with pytest.raises(Draining):
+        scheduler.submit(request())
 
 
 def test_a_prompt_that_fills_the_context_is_refused(start: Start) -> None:

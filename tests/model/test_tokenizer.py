@@ -94,6 +94,16 @@ def test_a_missing_or_damaged_file_is_named(tmp_path: Path) -> None:
             Tokenizer.open(tmp_path)
 
 
+def test_how_a_file_was_last_used_does_not_cut_or_fill_up_a_prompt(tmp_path: Path) -> None:
+    inner = tokenizers.Tokenizer.from_file(str(default_model() / "tokenizer.json"))
+    inner.enable_truncation(8)
+    inner.enable_padding(length=12, pad_id=3, pad_token="<pad>")
+    inner.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = Tokenizer.open(tmp_path)
+    for text in ("hi", "hello world " * 50):
+        assert tokenizer.ids(text) == TOKENIZER.ids(text)
+
+
 def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
     shutil.copy(default_model() / "tokenizer.json", tmp_path)
     data = json.loads((tmp_path / "tokenizer.json").read_text())
