@@ -1,6 +1,5 @@
 """Both functions as Flask test clients, `generate` on a fake engine."""
 
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from flask.testing import FlaskClient
 from functions.service import Service
 from model import loader
 from tests.fakes import FakeEngine, byte_tokenizer, fake_model
+from tests.functions.test_server import wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,7 +24,6 @@ class Generate:
     client: FlaskClient
     engine: FakeEngine
     service: Service[Any]
-    gate: threading.Event  # clear it before the first request to hold the loading
 
     def post(self, body: object = None, **options: Any) -> Any:
         return self.client.post("/", json=body, **options)
@@ -35,11 +34,8 @@ def generate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Generate]:
     monkeypatch.setenv("PIBLOOM_MAX_BATCH", "2")
     monkeypatch.setenv("PIBLOOM_MAX_QUEUE", "2")
     engine = FakeEngine(byte_tokenizer().ids(" Hello, 你好!"))
-    gate = threading.Event()
-    gate.set()
 
     def load(folder: Path, **options: object) -> loader.Model:
-        gate.wait(20)
         return fake_model(engine, **options)
 
     monkeypatch.setattr(loader, "load", load)
@@ -48,11 +44,10 @@ def generate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Generate]:
     service = app.extensions["pibloom"]
     service.start()
     service.wait(20)
-    yield Generate(app.test_client(), engine, service, gate)
-    gate.set()
+    yield Generate(app.test_client(), engine, service)
     engine.running.set()
+    wait_until(lambda: not engine.open or not service.get().scheduler.healthy, 5)
     service.close(0)
-    assert not engine.open, "a generation outlived its request"
 
 
 @pytest.fixture
