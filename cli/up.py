@@ -23,6 +23,7 @@ from cli.main import Failure
 SERVICES = ("tokenize", "generate", "ui")  # in the order in which they become ready
 POLL = 0.1  # seconds between two looks at the services
 PATIENCE = 8.0  # seconds that services get to end before they are killed
+SETTLED = 10.0  # seconds of life after which a service that dies is started again
 _PR_SET_PDEATHSIG = 1
 # Looked up here, since a process between fork and exec may not load anything.
 _PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
@@ -40,6 +41,7 @@ class Service:
     probe: str
     environment: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[str] | None = None
+    started: float = 0.0
     ready_after: float | None = None  # seconds
     complaints: deque[str] = field(default_factory=lambda: deque(maxlen=20))
 
@@ -51,6 +53,7 @@ class Service:
 
     def start(self, *, verbose: bool) -> None:
         """Start the process, in a group of its own, so that Ctrl-C reaches us and not it."""
+        self.started = time.monotonic()
         self.process = subprocess.Popen(
             self.command,
             env=os.environ | self.environment,
@@ -166,7 +169,7 @@ def up(
         _start(chosen, stops, verbose=verbose)
         if not stops.count:
             _announce(chosen, open_=open_)
-        _watch(chosen, stops)
+        _watch(chosen, stops, verbose=verbose)
     finally:
         _end(chosen, stops)
     click.echo("ended", err=True)
@@ -254,10 +257,16 @@ def _announce(services: Sequence[Service], *, open_: bool) -> None:
     click.echo("Ctrl-C ends it.")
 
 
-def _watch(services: Sequence[Service], stops: _Stops) -> None:
+def _watch(services: Sequence[Service], stops: _Stops, *, verbose: bool) -> None:
+    """Start a service again that died, as a cluster would; the chat goes on when it is back."""
     while not stops.wait(POLL):
         for service in services:
-            _check_alive(service)
+            if time.monotonic() - service.started < SETTLED:
+                _check_alive(service)
+            elif service.process is not None and service.process.poll() is not None:
+                click.echo(f"{service.obituary()}; starting it again", err=True)
+                service.send(signal.SIGKILL)  # what is left of it may hold the port
+                service.start(verbose=verbose)
 
 
 def _check_alive(service: Service) -> None:

@@ -37,6 +37,7 @@ from cli import up
 script = sys.argv[1]
 up._service = lambda name, host, port, environment, *, reload: up.Service(
     name, [sys.executable, script, str(port), name], host, port, "--port", "/readyz", environment)
+up.SETTLED = float(os.environ.get("SETTLED", "10"))
 up.PATIENCE = float(os.environ.get("PATIENCE", "2"))
 sys.argv = ["pibloom", *sys.argv[2:]]
 from cli.main import main
@@ -149,6 +150,27 @@ def test_a_service_that_dies_ends_the_others_with_its_last_words(
     _, said = up.process.communicate(timeout=20)
     assert up.process.returncode == 1
     assert said.splitlines()[-1] == "pibloom: the disk melted"
+    assert up.alive == []
+
+
+def test_a_service_that_is_killed_later_is_started_again(ups: list[Up], tmp_path: Path) -> None:
+    up = begin(ups, tmp_path, SETTLED="0")
+    up.wait_for_chat()
+    before = up.pids
+    os.kill(before[0], signal.SIGKILL)
+    wait_until(lambda: len(up.pids) == 8)
+    assert not is_alive(before[1]), "what was left of it was not ended"
+    assert len(up.alive) == 6
+    up.process.send_signal(signal.SIGINT)
+    assert up.process.wait(15) == 0
+    assert up.alive == []
+
+
+def test_a_service_that_dies_soon_ends_everything(ups: list[Up], tmp_path: Path) -> None:
+    up = begin(ups, tmp_path)
+    up.wait_for_chat()
+    os.kill(up.pids[0], signal.SIGKILL)
+    assert up.process.wait(20) == 1
     assert up.alive == []
 
 
