@@ -1,0 +1,97 @@
+"""Compiles the C of this folder into one shared library, for this machine or another.
+
+    python -m model.native.build                                 # for this machine
+    CC=aarch64-linux-gnu-gcc python -m model.native.build -o DIR/libbloom.so
+
+Each instruction set has a file of its own, compiled with its own flags; which of them runs is
+chosen when the library is loaded.
+"""
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from model.errors import ModelError
+
+FOLDER = Path(__file__).parent
+LIBRARY = FOLDER / "libbloom.so"
+_FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O3", "-g1", "-fPIC", "-fvisibility=hidden"]
+_WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wstrict-prototypes"]
+# By the first word of `cc -dumpmachine`: the kernels of one architecture.
+_KERNELS = {
+    "x86_64": {
+        "kernels_avx2.c": "-mavx2 -mfma -mf16c".split(),
+        "kernels_avx512.c": "-mavx512f -mavx512bw -mavx512vl -mavx512vnni -mfma -mf16c".split(),
+    },
+    "aarch64": {
+        "kernels_neon.c": "-mtune=cortex-a72".split(),
+        "kernels_dotprod.c": "-march=armv8.2-a+dotprod -mtune=cortex-a76".split(),
+    },
+}
+
+
+def build(output: Path = LIBRARY, extra: Sequence[str] = ()) -> None:
+    """Compile and link; `extra` flags come last. `ModelError` holds the compiler's complaint."""
+    compiler = shlex.split(os.environ.get("CC", "cc"))
+    machine = _run([*compiler, "-dumpmachine"]).partition("-")[0]
+    special = _KERNELS.get(machine, {})
+    others = {name for kernels in _KERNELS.values() for name in kernels}
+    with tempfile.TemporaryDirectory() as scratch:
+        objects = []
+        for source in sorted(FOLDER.glob("*.c")):
+            if source.name in others and source.name not in special:
+                continue
+            target = Path(scratch) / f"{source.stem}.o"
+            flags = [*_FLAGS, *_WARNINGS, *special.get(source.name, ()), *extra]
+            _run([*compiler, *flags, "-c", str(source), "-o", str(target)])
+            objects.append(str(target))
+        # Under a temporary name first: a process may have the former library mapped.
+        fresh = output.with_suffix(f".{os.getpid()}.tmp")
+        _run([*compiler, "-shared", *extra, *objects, "-o", str(fresh), "-lm", "-lpthread"])
+        fresh.replace(output)
+
+
+def is_fresh() -> bool:
+    """Whether the library is there and newer than all that it is made of."""
+    if not LIBRARY.is_file():
+        return False
+    built = LIBRARY.stat().st_mtime_ns
+    return all(path.stat().st_mtime_ns <= built for path in FOLDER.glob("*.[ch]"))
+
+
+def _run(command: Sequence[str]) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except OSError as error:
+        raise ModelError(
+            f"the native engine is written in C, and no compiler runs as {command[0]!r}"
+            f" ({error.strerror}); install gcc, or name another one in CC"
+        ) from None
+    if done.returncode:
+        raise ModelError(f"{shlex.join(command)} failed:\n{done.stderr}")
+    if done.stderr:
+        print(done.stderr, file=sys.stderr)
+    return done.stdout
+
+
+def main() -> None:
+    """Build from the command line."""
+    parser = argparse.ArgumentParser(description="compile the native engine")
+    parser.add_argument("-o", "--output", type=Path, default=LIBRARY)
+    parser.add_argument("--if-needed", action="store_true", help="only when a source is newer")
+    arguments = parser.parse_args()
+    if arguments.if_needed and arguments.output == LIBRARY and is_fresh():
+        return
+    try:
+        build(arguments.output)
+    except ModelError as error:
+        sys.exit(f"piBLOOM: {error}")
+
+
+if __name__ == "__main__":
+    main()
