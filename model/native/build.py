@@ -25,12 +25,19 @@ _WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wstrict-prototypes"]
 # By the first word of `cc -dumpmachine`: the kernels of one architecture.
 _KERNELS = {
     "x86_64": {
-        "kernels_avx2.c": "-mavx2 -mfma -mf16c".split(),
-        "kernels_avx512.c": "-mavx512f -mavx512bw -mavx512vl -mavx512vnni -mfma -mf16c".split(),
+        "kernels_avx2.c": ["-mavx2", "-mfma", "-mf16c"],
+        "kernels_avx512.c": [
+            "-mavx512f",
+            "-mavx512bw",
+            "-mavx512vl",
+            "-mavx512vnni",
+            "-mfma",
+            "-mf16c",
+        ],
     },
     "aarch64": {
-        "kernels_neon.c": "-mtune=cortex-a72".split(),
-        "kernels_dotprod.c": "-march=armv8.2-a+dotprod -mtune=cortex-a76".split(),
+        "kernels_neon.c": ["-mtune=cortex-a72"],
+        "kernels_dotprod.c": ["-march=armv8.2-a+dotprod", "-mtune=cortex-a76"],
     },
 }
 
