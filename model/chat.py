@@ -39,6 +39,7 @@ class ChatTemplate:
         environment.globals["raise_exception"] = _refuse  # templates of the hub call it
         try:
             self._template = environment.from_string(source)
+            self.source = source
             before, _, _ = self.render([{"role": "user", "content": "\0"}]).partition("\0")
         except (jinja2.TemplateError, ChatError, TypeError) as error:
             raise ModelError(f"the chat template cannot be used: {error}") from None

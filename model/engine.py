@@ -12,6 +12,14 @@ from model.config import BloomConfig
 from model.sampling import Logits
 
 
+class OutOfMemory(Exception):
+    """There is no memory for a sequence's keys and values now; nothing was changed."""
+
+    def __init__(self, wanted: int, free: int) -> None:
+        super().__init__(f"memory for {wanted} tokens was wanted, and there is room for {free}")
+        self.wanted, self.free = wanted, free
+
+
 class EngineSequence(Protocol):
     """The keys and values of one sequence; its engine alone looks inside."""
 
