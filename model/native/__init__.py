@@ -2,9 +2,11 @@
 
 import ctypes
 import functools
+from pathlib import Path
 
 from model.errors import ModelError
-from model.native.build import LIBRARY
+
+LIBRARY = Path(__file__).parent / "libbloom.so"
 
 
 @functools.cache

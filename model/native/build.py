@@ -17,10 +17,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from model.errors import ModelError
+from model.native import LIBRARY
 
 FOLDER = Path(__file__).parent
-LIBRARY = FOLDER / "libbloom.so"
-_FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O3", "-g1", "-fPIC", "-fvisibility=hidden"]
+_FLAGS = [
+    "-std=c11",
+    "-D_GNU_SOURCE",
+    "-O3",
+    "-g1",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+]
 _WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wstrict-prototypes"]
 # By the first word of `cc -dumpmachine`: the kernels of one architecture.
 _KERNELS = {

@@ -1,0 +1,224 @@
+"""A baked model, `model.bloom`: opened by mapping it, and described.
+
+All checks are those of the C side (`model/native/file.c`), which the engine relies on; the layout
+of the header is written down in `model/native/bloom.h`.
+"""
+
+import ctypes
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from model.config import BloomConfig
+from model.errors import ModelError
+from model.native import library
+
+SUFFIX = ".bloom"
+MAGIC = b"\x89BLOOM\r\n"
+VERSION = 1
+KINDS = (
+    ("word_embeddings.high", ""),
+    ("word_embeddings.low", ""),
+    ("word_embeddings.norm", ""),
+    ("word_embeddings.weight", ""),
+    ("word_embeddings_layernorm.weight", ""),
+    ("word_embeddings_layernorm.bias", ""),
+    ("input_layernorm.weight", "h."),
+    ("input_layernorm.bias", "h."),
+    ("self_attention.query_key_value.weight", "h."),
+    ("self_attention.query_key_value.bias", "h."),
+    ("self_attention.dense.weight", "h."),
+    ("self_attention.dense.bias", "h."),
+    ("post_attention_layernorm.weight", "h."),
+    ("post_attention_layernorm.bias", "h."),
+    ("mlp.dense_h_to_4h.weight", "h."),
+    ("mlp.dense_h_to_4h.bias", "h."),
+    ("mlp.dense_4h_to_h.weight", "h."),
+    ("mlp.dense_4h_to_h.bias", "h."),
+    ("ln_f.weight", ""),
+    ("ln_f.bias", ""),
+)  # name and prefix, in the order of `enum bloom_kind`
+
+
+class Header(ctypes.LittleEndianStructure):
+    """`struct bloom_header`."""
+
+    _fields_ = (
+        ("magic", ctypes.c_uint8 * 8),
+        ("version", ctypes.c_uint32),
+        ("byte_order", ctypes.c_uint32),
+        ("file_size", ctypes.c_uint64),
+        ("sha256", ctypes.c_uint8 * 32),
+        ("header_size", ctypes.c_uint32),
+        ("header_crc", ctypes.c_uint32),
+        ("vocab_rows", ctypes.c_uint32),
+        ("drawable", ctypes.c_uint32),
+        ("hidden", ctypes.c_uint32),
+        ("layers", ctypes.c_uint32),
+        ("heads", ctypes.c_uint32),
+        ("max_context", ctypes.c_uint32),
+        ("eos", ctypes.c_uint32),
+        ("epsilon", ctypes.c_float),
+        ("bits", ctypes.c_uint32),
+        ("tensors", ctypes.c_uint32),
+        ("tokenizer_offset", ctypes.c_uint64),
+        ("tokenizer_size", ctypes.c_uint64),
+        ("metadata_offset", ctypes.c_uint64),
+        ("metadata_size", ctypes.c_uint64),
+    )
+
+
+class TensorEntry(ctypes.LittleEndianStructure):
+    """`struct bloom_tensor`."""
+
+    _fields_ = (
+        ("kind", ctypes.c_uint32),
+        ("layer", ctypes.c_uint32),
+        ("format", ctypes.c_uint32),
+        ("rows", ctypes.c_uint32),
+        ("cols", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
+        ("offset", ctypes.c_uint64),
+        ("size", ctypes.c_uint64),
+    )
+
+
+def tensor_name(kind: int, layer: int) -> str:
+    """Return what a checkpoint calls a tensor."""
+    name, prefix = KINDS[kind]
+    return f"{prefix}{layer}.{name}" if prefix else name
+
+
+@dataclass(frozen=True)
+class BakedTensor:
+    """One tensor of a baked model, without its data."""
+
+    name: str
+    format: str  # F32, W8, W4, LOW
+    rows: int
+    cols: int
+    nbytes: int
+
+
+class BakedModel:
+    """A mapped `model.bloom`; what is read of it is read in place.
+
+    The mapping lives as long as this object. A file must be replaced by renaming another one over
+    it: one that is cut short while it is mapped ends the process that reads there (SIGBUS).
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Map a file and check its header; `ModelError` says what is wrong with it."""
+        self.path = path
+        self._handle: int | None = None
+        if not path.exists():
+            raise ModelError(f"there is no file {path}; a baked model is made by pibloom bake")
+        error = ctypes.create_string_buffer(256)
+        handle = _c().bloom_file_open(str(path).encode(), error, len(error))
+        if not handle:
+            raise ModelError(f"{path} cannot be used: {error.value.decode(errors='replace')}")
+        self._handle = handle
+        self.address: int = _c().bloom_file_header(handle)
+        self.header = Header.from_address(self.address)
+
+    def __del__(self) -> None:
+        if self._handle:
+            _c().bloom_file_close(self._handle)
+
+    @property
+    def handle(self) -> int:
+        """The C side's pointer to this file."""
+        assert self._handle
+        return self._handle
+
+    @property
+    def bits(self) -> int:
+        """Bits of a weight: 8, 4, or 32 where nothing was quantised; 0 for a tokenizer alone."""
+        return int(self.header.bits)
+
+    @property
+    def drawable(self) -> int:
+        """How many ids the tokenizer knows: the embedding's rows beyond are padding."""
+        return int(self.header.drawable)
+
+    @cached_property
+    def config(self) -> BloomConfig:
+        """The shape of the model; `ModelError` when the file holds a tokenizer alone."""
+        header = self.header
+        if not self.bits:
+            raise ModelError(f"{self.path} holds only a tokenizer, and no weights")
+        return BloomConfig(
+            vocab_size=header.vocab_rows,
+            hidden_size=header.hidden,
+            layers=header.layers,
+            heads=header.heads,
+            max_context=header.max_context,
+            layer_norm_epsilon=header.epsilon,
+            eos_token_id=header.eos,
+        )
+
+    @cached_property
+    def metadata(self) -> Mapping[str, Any]:
+        """What the baker wrote down: name, license, chat template, sampling, errors."""
+        header = self.header
+        data = ctypes.string_at(self.address + header.metadata_offset, header.metadata_size)
+        try:
+            found = json.loads(data)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise ModelError(f"{self.path} cannot be used: its description is damaged")
+        return found
+
+    @property
+    def tokenizer_section(self) -> tuple[int, int]:
+        """Address and size of the tokenizer's bytes."""
+        header = self.header
+        return self.address + header.tokenizer_offset, header.tokenizer_size
+
+    @property
+    def tensors(self) -> list[BakedTensor]:
+        """Every tensor, in the order of the file."""
+        table = self.address + ctypes.sizeof(Header)
+        found = (TensorEntry * self.header.tensors).from_address(table)
+        formats = ("F32", "W8", "W4", "LOW")
+        return [
+            BakedTensor(
+                tensor_name(each.kind, each.layer),
+                formats[each.format],
+                each.rows,
+                each.cols,
+                each.size,
+            )
+            for each in found
+        ]
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the file."""
+        return int(self.header.file_size)
+
+    def verify(self) -> None:
+        """Read every byte; `ModelError` when the checksum does not fit."""
+        digest, header = hashlib.sha256(), self.header
+        with self.path.open("rb") as file:
+            file.seek(header.header_size)
+            while block := file.read(1 << 20):
+                digest.update(block)
+        if digest.digest() != bytes(header.sha256):
+            raise ModelError(f"{self.path} is damaged: its checksum does not fit; bake it again")
+
+
+def _c() -> ctypes.CDLL:
+    c = library()
+    c.bloom_file_open.restype = ctypes.c_void_p
+    c.bloom_file_open.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t)
+    c.bloom_file_close.restype = None
+    c.bloom_file_close.argtypes = (ctypes.c_void_p,)
+    c.bloom_file_header.restype = ctypes.c_void_p
+    c.bloom_file_header.argtypes = (ctypes.c_void_p,)
+    return c

@@ -1,0 +1,115 @@
+/* x86 with AVX-512 and VNNI: a line of weights is a register, a group 16 instructions. */
+#define LANES 16
+#include "generic.h"
+
+#include <immintrin.h>
+
+INLINE void load_i8(const int8_t *from, wide *out) {
+    __m512 x = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)from)));
+    out->part[0] = (vf)x;
+}
+
+INLINE __m512i quad(const int8_t *from) {
+    int32_t four;
+    memcpy(&four, from, 4);
+    return _mm512_set1_epi32(four);
+}
+
+INLINE void finish_all(const struct matmul *task, size_t token, int count, size_t row, const __m512 *rows) {
+    for (int c = 0; c < count; c++) {
+        wide value = {{(vf)rows[c]}};
+        finish(task, token + (size_t)c, row, value);
+    }
+}
+
+/* `count` tokens, a constant wherever this is called, stay in registers.
+ * vpdpbusd wants one side without a sign: w + 128 is summed, and 128 times the sum of x taken off. */
+INLINE void block_w8(const struct matmul *task, const uint8_t *block, size_t row, size_t token, int count) {
+    size_t groups = task->x.groups;
+    const uint8_t *tiles = block + scales_size(groups);
+    const __m512i flip = _mm512_set1_epi8((char)0x80);
+    __m512 rows[8];
+    for (int c = 0; c < count; c++) rows[c] = _mm512_setzero_ps();
+    for (size_t g = 0; g < groups; g++) {
+        const uint8_t *tile = tiles + g * 1024;
+        __m512i sums[8], others = _mm512_setzero_si512();
+        for (int c = 0; c < count; c++)
+            sums[c] = _mm512_set1_epi32(-128 * task->x.sum[(token + (size_t)c) * groups + g]);
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; i++) {
+            if (count == 1) _mm_prefetch((const char *)tile + 4096 + i * 64, _MM_HINT_T0);
+            __m512i w = _mm512_xor_si512(_mm512_loadu_si512(tile + i * 64), flip);
+            for (int c = 0; c < count; c++) {
+                __m512i x = quad(task->x.q + ((token + (size_t)c) * groups + g) * BLOOM_GROUP + i * 4);
+                if (count == 1 && i % 2) others = _mm512_dpbusd_epi32(others, w, x);
+                else sums[c] = _mm512_dpbusd_epi32(sums[c], w, x);
+            }
+        }
+        if (count == 1) sums[0] = _mm512_add_epi32(sums[0], others);
+        __m512 scale = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(block + g * 32)));
+        for (int c = 0; c < count; c++) {
+            __m512 both = _mm512_mul_ps(scale, _mm512_set1_ps(task->x.scale[(token + (size_t)c) * groups + g]));
+            rows[c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[c]), both, rows[c]);
+        }
+    }
+    finish_all(task, token, count, row, rows);
+}
+
+INLINE void block_w4(const struct matmul *task, const uint8_t *block, size_t row, size_t token, int count) {
+    size_t groups = task->x.groups;
+    const uint8_t *tiles = block + scales_size(groups);
+    const __m512i nibble = _mm512_set1_epi8(15);
+    __m512 rows[8];
+    for (int c = 0; c < count; c++) rows[c] = _mm512_setzero_ps();
+    for (size_t g = 0; g < groups; g++) {
+        const uint8_t *tile = tiles + g * 512;
+        __m512i sums[8], others = _mm512_setzero_si512();
+        for (int c = 0; c < count; c++)
+            sums[c] = _mm512_set1_epi32(-8 * task->x.sum[(token + (size_t)c) * groups + g]);
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; i++) {
+            if (count == 1) _mm_prefetch((const char *)tile + 4096 + i * 64, _MM_HINT_T0);
+            __m512i both = _mm512_loadu_si512(tile + i * 64);
+            __m512i lower = _mm512_and_si512(both, nibble);
+            __m512i upper = _mm512_and_si512(_mm512_srli_epi16(both, 4), nibble);
+            for (int c = 0; c < count; c++) {
+                const int8_t *x = task->x.q + ((token + (size_t)c) * groups + g) * BLOOM_GROUP + i * 8;
+                sums[c] = _mm512_dpbusd_epi32(sums[c], lower, quad(x));
+                if (count == 1) others = _mm512_dpbusd_epi32(others, upper, quad(x + 4));
+                else sums[c] = _mm512_dpbusd_epi32(sums[c], upper, quad(x + 4));
+            }
+        }
+        if (count == 1) sums[0] = _mm512_add_epi32(sums[0], others);
+        __m512 scale = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(block + g * 32)));
+        for (int c = 0; c < count; c++) {
+            __m512 both = _mm512_mul_ps(scale, _mm512_set1_ps(task->x.scale[(token + (size_t)c) * groups + g]));
+            rows[c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[c]), both, rows[c]);
+        }
+    }
+    finish_all(task, token, count, row, rows);
+}
+
+#define TOKENS_AT_ONCE 8
+#include "blocks.h"
+
+static float low(const uint8_t *row, const struct activations *x) {
+    const uint16_t *scales = (const uint16_t *)(row + x->groups * BLOOM_GROUP / 2);
+    const __m256i nibble = _mm256_set1_epi8(15);
+    float total = 0;
+    for (size_t g = 0; g < x->groups; g++) {
+        const int8_t *q = x->q + g * BLOOM_GROUP;
+        __m256i both = _mm256_loadu_si256((const __m256i *)(row + g * 32));
+        __m256i sums = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_and_si256(both, nibble),
+                                           _mm256_loadu_si256((const __m256i *)q));
+        sums = _mm256_dpbusd_epi32(sums, _mm256_and_si256(_mm256_srli_epi16(both, 4), nibble),
+                                   _mm256_loadu_si256((const __m256i *)(q + 32)));
+        __m128i half = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+        half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0x4e));
+        half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0xb1));
+        int32_t sum = _mm_cvtsi128_si32(half) - 8 * x->sum[g];
+        total = fmaf((float)sum, _cvtsh_ss(scales[g]) * x->scale[g], total);
+    }
+    return total;
+}
+
+KERNELS(avx512);

@@ -1,0 +1,73 @@
+/* ARMv8.0, such as the Cortex-A72 of a Raspberry Pi 4: no dot products, so pairs of products are
+ * summed in 16 bits (smull, smlal) and those in 32 (sadalp). */
+#define LANES 4
+#include "generic.h"
+#include "kernels_arm.h"
+
+/* The lanes of lower[r], upper[r] are rows 4r, 4r + 1 and 4r + 2, 4r + 3, two lanes each. */
+INLINE int32x4_t rows_of(int32x4_t lower, int32x4_t upper) { return vpaddq_s32(lower, upper); }
+
+INLINE void block_w8(const struct matmul *task, const uint8_t *block, size_t row, size_t token, int count) {
+    (void)count;
+    size_t groups = task->x.groups;
+    const int8_t *tiles = (const int8_t *)block + scales_size(groups);
+    float32x4_t rows[4] = {vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0)};
+    for (size_t g = 0; g < groups; g++) {
+        const int8_t *tile = tiles + g * 1024, *x = task->x.q + (token * groups + g) * BLOOM_GROUP;
+        int32x4_t lower[4], upper[4], sums[4];
+        for (int r = 0; r < 4; r++) lower[r] = upper[r] = vdupq_n_s32(0);
+        for (int i = 0; i < 16; i += 2) {
+            __builtin_prefetch(tile + 1024 + i * 64);
+            __builtin_prefetch(tile + 1024 + i * 64 + 64);
+            int8x16_t a = quad(x + i * 4), b = quad(x + i * 4 + 4);
+            for (int r = 0; r < 4; r++) {
+                int8x16_t v = vld1q_s8(tile + i * 64 + r * 16), w = vld1q_s8(tile + i * 64 + 64 + r * 16);
+                int16x8_t pairs = vmull_s8(vget_low_s8(v), vget_low_s8(a));
+                lower[r] = vpadalq_s16(lower[r], vmlal_s8(pairs, vget_low_s8(w), vget_low_s8(b)));
+                pairs = vmull_high_s8(v, a);
+                upper[r] = vpadalq_s16(upper[r], vmlal_high_s8(pairs, w, b));
+            }
+        }
+        for (int r = 0; r < 4; r++) sums[r] = rows_of(lower[r], upper[r]);
+        add_group(task, block, g, token, sums, rows);
+    }
+    finish_one(task, token, row, rows);
+}
+
+/* 16 products of a nibble and 8 bits fit into 16 bits (16 * 15 * 127 < 2^15). */
+INLINE void block_w4(const struct matmul *task, const uint8_t *block, size_t row, size_t token, int count) {
+    (void)count;
+    size_t groups = task->x.groups;
+    const uint8_t *tiles = block + scales_size(groups);
+    const uint8x16_t nibble = vdupq_n_u8(15);
+    float32x4_t rows[4] = {vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0)};
+    for (size_t g = 0; g < groups; g++) {
+        const uint8_t *tile = tiles + g * 512;
+        const int8_t *x = task->x.q + (token * groups + g) * BLOOM_GROUP;
+        int16x8_t lower[4], upper[4];
+        int32x4_t sums[4], offset = vdupq_n_s32(-8 * task->x.sum[token * groups + g]);
+        for (int r = 0; r < 4; r++) lower[r] = upper[r] = vdupq_n_s16(0);
+        for (int i = 0; i < 8; i++) {
+            __builtin_prefetch(tile + 1024 + i * 64);
+            int8x16_t a = quad(x + i * 8), b = quad(x + i * 8 + 4);
+            for (int r = 0; r < 4; r++) {
+                uint8x16_t both = vld1q_u8(tile + i * 64 + r * 16);
+                int8x16_t v = vreinterpretq_s8_u8(vandq_u8(both, nibble));
+                int8x16_t w = vreinterpretq_s8_u8(vshrq_n_u8(both, 4));
+                lower[r] = vmlal_s8(lower[r], vget_low_s8(v), vget_low_s8(a));
+                upper[r] = vmlal_high_s8(upper[r], v, a);
+                lower[r] = vmlal_s8(lower[r], vget_low_s8(w), vget_low_s8(b));
+                upper[r] = vmlal_high_s8(upper[r], w, b);
+            }
+        }
+        for (int r = 0; r < 4; r++)
+            sums[r] = vaddq_s32(rows_of(vpaddlq_s16(lower[r]), vpaddlq_s16(upper[r])), offset);
+        add_group(task, block, g, token, sums, rows);
+    }
+    finish_one(task, token, row, rows);
+}
+
+#define TOKENS_AT_ONCE 1
+#include "blocks.h"
+
+KERNELS(neon);
