@@ -31,7 +31,7 @@ static void matmul_chunk(void *context, size_t chunk, size_t thread) {
 void run_matmul(struct bloom_engine *engine, const struct matmul *task) {
     size_t blocks = (task->rows + BLOOM_ROWS - 1) / BLOOM_ROWS;
     /* Long runs of memory for each thread, but short enough that none is waited for long. */
-    size_t chunks = engine->pool.size * 4;
+    size_t chunks = engine->pool.size * 8;
     if (blocks > chunks * 64) chunks *= 4;
     if (chunks > blocks) chunks = blocks;
     struct matmul_phase phase = {task, engine->kernels, blocks, chunks};
@@ -282,6 +282,8 @@ struct bloom_engine *bloom_engine_new(const struct bloom_file *file, uint32_t th
     engine->logits = zeros(engine, slots * engine->vocab, sizeof(float));
     engine->exact = zeros(engine, slots * engine->vocab / 64, sizeof(uint64_t));
     engine->skip = zeros(engine, engine->vocab / 64, sizeof(uint64_t));
+    engine->peaks = zeros(engine, engine->vocab / 64, sizeof(float));
+    engine->norm_peaks = zeros(engine, engine->vocab / 64, sizeof(float));
     engine->best = zeros(engine, engine->vocab, sizeof *engine->best);
     engine->partial = zeros(engine, engine->vocab / 64, sizeof(double));
     if (engine->lacking || pool_open(&engine->pool, threads)) {
@@ -290,6 +292,7 @@ struct bloom_engine *bloom_engine_new(const struct bloom_file *file, uint32_t th
         return NULL;
     }
     set_slopes(engine->slopes, h->heads);
+    head_open(engine);
     return engine;
 }
 

@@ -29,6 +29,8 @@ struct bloom_engine {
     float *logits;               /* [slots][vocab]: of the upper plane alone, until made exact */
     uint64_t *exact;             /* [slots][vocab / 64] which are */
     uint64_t *skip;              /* [vocab / 64] ids left out by the call at hand */
+    float *peaks;                /* [vocab / 64] the largest logits of 64 ids, in the call at hand */
+    float *norm_peaks;           /* [vocab / 64] and of their lower planes' norms */
     struct candidate *best;      /* [vocab] */
     double *partial;             /* [chunks of the vocabulary] */
     size_t filled;               /* slots in use */
@@ -41,7 +43,8 @@ struct bloom_engine {
 
 struct candidate { float logit; uint32_t id; };
 
-/* head.c: fill the first `count` slots' scores from `hidden`. */
+/* head.c: prepare; fill the first `count` slots' scores from `hidden`. */
+void head_open(struct bloom_engine *engine);
 void head_run(struct bloom_engine *engine, size_t count);
 /* engine.c */
 void run_matmul(struct bloom_engine *engine, const struct matmul *task);

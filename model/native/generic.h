@@ -37,6 +37,53 @@ INLINE float sum_of(const wide *x) {
     return lanes[0];
 }
 
+INLINE float sum_of_8(float *lanes) {
+    for (int half = 4; half; half /= 2)
+        for (int i = 0; i < half; i++) lanes[i] += lanes[i + half];
+    return lanes[0];
+}
+
+/* One level of that pairing for two registers: lanes h apart within runs of 2h are added, a's
+ * results before b's. */
+#define LOW(l, h) (l) / (h) * 2 * (h) + (l) % (h)
+#if LANES == 16
+#define MASK(h, up) \
+    (vi){LOW(0, h) + up, LOW(1, h) + up, LOW(2, h) + up, LOW(3, h) + up, LOW(4, h) + up, LOW(5, h) + up, \
+         LOW(6, h) + up, LOW(7, h) + up, LOW(8, h) + up, LOW(9, h) + up, LOW(10, h) + up, LOW(11, h) + up, \
+         LOW(12, h) + up, LOW(13, h) + up, LOW(14, h) + up, LOW(15, h) + up}
+#elif LANES == 8
+#define MASK(h, up) \
+    (vi){LOW(0, h) + up, LOW(1, h) + up, LOW(2, h) + up, LOW(3, h) + up, LOW(4, h) + up, LOW(5, h) + up, \
+         LOW(6, h) + up, LOW(7, h) + up}
+#else
+#define MASK(h, up) (vi){LOW(0, h) + up, LOW(1, h) + up, LOW(2, h) + up, LOW(3, h) + up}
+#endif
+#define MERGE(a, b, h) (__builtin_shuffle(a, b, MASK(h, 0)) + __builtin_shuffle(a, b, MASK(h, h)))
+
+/* sum_of 16 vectors at once, bit for bit. */
+INLINE void sums_of(wide *x, float *out) {
+    vf level[16];
+    for (int i = 0; i < 16; i++) {
+        for (int half = PARTS / 2; half; half /= 2)
+            for (int p = 0; p < half; p++) x[i].part[p] += x[i].part[p + half];
+        level[i] = x[i].part[0];
+    }
+    int left = 16;
+#if LANES == 16
+    for (int i = 0; i < left / 2; i++) level[i] = MERGE(level[2 * i], level[2 * i + 1], 8);
+    left /= 2;
+#endif
+#if LANES >= 8
+    for (int i = 0; i < left / 2; i++) level[i] = MERGE(level[2 * i], level[2 * i + 1], 4);
+    left /= 2;
+#endif
+    for (int i = 0; i < left / 2; i++) level[i] = MERGE(level[2 * i], level[2 * i + 1], 2);
+    left /= 2;
+    for (int i = 0; i < left / 2; i++) level[i] = MERGE(level[2 * i], level[2 * i + 1], 1);
+    left /= 2;
+    memcpy(out, level, 16 * sizeof *out);
+}
+
 /* exp, to about 2 units in the last place (Cephes' polynomial); 0 below -87, 2^127 at most. */
 INLINE vf exp_of(vf x) {
     const vf low = splat(-87.3f), high = splat(88.0f);
@@ -212,16 +259,22 @@ INLINE void attend_one(const struct attention *task, size_t token, float *scores
         const float *scales = (const float *)(keys + BLOOM_PAGE * size);
         size_t first = page * BLOOM_PAGE;
         size_t count = length - first < BLOOM_PAGE ? length - first : BLOOM_PAGE;
-        for (size_t i = 0; i < count; i++) {
-            wide sum = {0}, key;
+        /* What lies beyond the last key is other floats or stale bytes; it is never looked at. */
+        wide sums[BLOOM_PAGE], key;
+        float dots[BLOOM_PAGE];
+        for (size_t i = 0; i < BLOOM_PAGE; i++) {
+            sums[i] = (wide){0};
             for (size_t c = 0; c < chunks; c++) {
                 load_vector(keys + i * size + c * step, task->plain, &key);
                 wide q = load(scaled + c * 16);
-                EACH sum.part[p] += q.part[p] * key.part[p];
+                EACH sums[i].part[p] += q.part[p] * key.part[p];
             }
+        }
+        sums_of(sums, dots);
+        for (size_t i = 0; i < count; i++) {
             /* ALiBi counts from the query backwards here: softmax does not see the difference. */
             float bias = task->slope * (float)(ptrdiff_t)(first + i + 1 - length);
-            float score = sum_of(&sum) * scales[i] + bias;
+            float score = dots[i] * scales[i] + bias;
             scores[first + i] = score;
             most = most > score ? most : score;
         }

@@ -12,7 +12,7 @@
 
 #include "engine.h"
 
-enum { CHUNK = 4096 }; /* ids that a thread looks at in one go: whole words of the bitmaps */
+enum { AHEAD = 8, CHUNK = 4096 }; /* ids that a thread looks at in one go: whole words of the bitmaps */
 
 static const float SLACK = 1.001f; /* far above what rounding adds to the lower plane's sums */
 
@@ -56,7 +56,13 @@ uint64_t bloom_rescored(const struct bloom_engine *engine) {
     return atomic_load(&((struct bloom_engine *)engine)->rescored);
 }
 
-struct slot { struct bloom_engine *engine; float *logits; uint64_t *exact; struct activations x; float norm; };
+struct slot {
+    struct bloom_engine *engine;
+    float *logits, *peaks;
+    uint64_t *exact;
+    struct activations x;
+    float norm;
+};
 
 static struct slot slot_of(struct bloom_engine *engine, size_t index) {
     size_t groups = groups_of(engine->header->hidden);
@@ -65,8 +71,14 @@ static struct slot slot_of(struct bloom_engine *engine, size_t index) {
     x.scale += index * groups;
     x.sum += index * groups;
     x.groups = groups;
-    return (struct slot){engine, engine->logits + index * engine->vocab,
-                         engine->exact + index * (engine->vocab / 64), x, engine->slot_norm[index]};
+    return (struct slot){
+        .engine = engine,
+        .logits = engine->logits + index * engine->vocab,
+        .peaks = engine->peaks,
+        .exact = engine->exact + index * (engine->vocab / 64),
+        .x = x,
+        .norm = engine->slot_norm[index],
+    };
 }
 
 static int is_exact(const struct slot *slot, size_t id) { return slot->exact[id / 64] >> id % 64 & 1; }
@@ -116,6 +128,40 @@ static int by_rank(const void *a, const void *b) {
     return after(*x, *y) ? 1 : after(*y, *x) ? -1 : 0;
 }
 
+static float largest_of(const float *values, size_t count) {
+    float lanes[16], most = -INFINITY;
+    for (int lane = 0; lane < 16; lane++) lanes[lane] = -INFINITY;
+    size_t i = 0;
+    for (; i + 16 <= count; i += 16)
+        for (int lane = 0; lane < 16; lane++)
+            lanes[lane] = lanes[lane] > values[i + lane] ? lanes[lane] : values[i + lane];
+    for (; i < count; i++) most = most > values[i] ? most : values[i];
+    for (int lane = 0; lane < 16; lane++) most = most > lanes[lane] ? most : lanes[lane];
+    return most;
+}
+
+void head_open(struct bloom_engine *engine) {
+    const float *norms = (const float *)(const void *)tensor_of(engine, 0, BLOOM_EMBED_NORM);
+    size_t drawable = engine->header->drawable;
+    for (size_t first = 0; !engine->plain && first < drawable; first += 64)
+        engine->norm_peaks[first / 64] = largest_of(norms + first, drawable - first < 64 ? drawable - first : 64);
+}
+
+static void peaks_chunk(void *context, size_t chunk, size_t thread) {
+    (void)thread;
+    struct slot *slot = context;
+    size_t drawable = slot->engine->header->drawable, first = chunk * CHUNK;
+    size_t last = first + CHUNK < drawable ? first + CHUNK : drawable;
+    for (size_t word = first; word < last; word += 64)
+        slot->peaks[word / 64] = largest_of(slot->logits + word, last - word < 64 ? last - word : 64);
+}
+
+/* The largest logit of each 64 ids: most runs of 64 are then dealt with by one comparison. */
+static void find_peaks(struct slot *slot) {
+    size_t drawable = slot->engine->header->drawable;
+    pool_run(&slot->engine->pool, peaks_chunk, slot, (drawable + CHUNK - 1) / CHUNK);
+}
+
 /* The best `limit` of a slot by its logits as they are; or, with `exact`, among the exact ones. */
 static size_t select_best(struct slot *slot, size_t limit, int exact) {
     struct bloom_engine *engine = slot->engine;
@@ -125,16 +171,7 @@ static size_t select_best(struct slot *slot, size_t limit, int exact) {
         size_t count = drawable - first < 64 ? drawable - first : 64;
         uint64_t among = ~engine->skip[first / 64] & (exact ? slot->exact[first / 64] : ~(uint64_t)0);
         if (!among) continue;
-        if (size == limit && count == 64) { /* most runs of 64 hold nothing that counts */
-            float most[16];
-            memcpy(most, logits, sizeof most);
-            for (int i = 16; i < 64; i += 16)
-                for (int lane = 0; lane < 16; lane++)
-                    most[lane] = most[lane] > logits[i + lane] ? most[lane] : logits[i + lane];
-            float all = most[0];
-            for (int lane = 1; lane < 16; lane++) all = all > most[lane] ? all : most[lane];
-            if (!(all > engine->best[0].logit)) continue;
-        }
+        if (size == limit && !exact && !(slot->peaks[first / 64] > engine->best[0].logit)) continue;
         for (size_t i = 0; i < count; i++)
             if (among >> i & 1 && logits[i] == logits[i])
                 offer(engine->best, &size, limit, (struct candidate){logits[i], (uint32_t)(first + i)});
@@ -153,20 +190,29 @@ static void scan_chunk(void *context, size_t chunk, size_t thread) {
     const float *norms = (const float *)(const void *)tensor_of(engine, 0, BLOOM_EMBED_NORM);
     size_t drawable = engine->header->drawable, first = chunk * CHUNK;
     size_t last = first + CHUNK < drawable ? first + CHUNK : drawable;
-    uint64_t rescored = 0;
+    uint16_t wanted[CHUNK + AHEAD];
+    size_t count = 0;
     for (size_t word = first; word < last; word += 64) {
-        size_t count = last - word < 64 ? last - word : 64;
+        size_t ids = last - word < 64 ? last - word : 64;
+        if (!scan->all && slot->peaks[word / 64] + engine->norm_peaks[word / 64] * slot->norm < scan->least) continue;
         uint8_t reaches[64];
-        for (size_t i = 0; i < count; i++)
+        for (size_t i = 0; i < ids; i++)
             reaches[i] = scan->all | (slot->logits[word + i] + norms[word + i] * slot->norm >= scan->least);
         uint64_t among = ~slot->exact[word / 64] & (scan->all ? ~(uint64_t)0 : ~engine->skip[word / 64]);
-        for (size_t i = 0; i < count; i++)
-            if (reaches[i] && among >> i & 1) {
-                make_exact(slot, word + i);
-                rescored++;
-            }
+        for (size_t i = 0; i < ids; i++) {
+            wanted[count] = (uint16_t)(word + i - first);
+            count += reaches[i] & (among >> i & 1);
+        }
     }
-    atomic_fetch_add(&engine->rescored, rescored);
+    /* Rows lie apart: each is asked of the memory some rows before it is needed. */
+    const uint8_t *low = tensor_of(engine, 0, BLOOM_EMBED_LOW);
+    size_t size = low_row_size(slot->x.groups);
+    for (size_t i = 0; i < count; i++) {
+        const uint8_t *next = low + (first + wanted[i + AHEAD < count ? i + AHEAD : i]) * size;
+        for (size_t line = 0; line < size; line += 64) __builtin_prefetch(next + line);
+        make_exact(slot, first + wanted[i]);
+    }
+    atomic_fetch_add(&engine->rescored, count);
 }
 
 static void run_scan(struct slot *slot, float least, int all) {
@@ -182,6 +228,7 @@ int64_t bloom_top(struct bloom_engine *engine, int32_t index, uint32_t count, co
     if (count > engine->header->drawable) count = engine->header->drawable;
     set_skips(engine, without, withouts);
     if (!engine->plain) {
+        find_peaks(&slot);
         size_t near = select_best(&slot, count > 16 ? count : 16, 0);
         for (size_t i = 0; i < near; i++) engine->best[i].logit = make_exact(&slot, engine->best[i].id);
         qsort(engine->best, near, sizeof *engine->best, by_rank);

@@ -32,24 +32,27 @@ INLINE void finish_one(const struct matmul *task, size_t token, size_t row, cons
 
 static float low(const uint8_t *row, const struct activations *x) {
     const uint8_t *scales = row + x->groups * BLOOM_GROUP / 2;
-    float total = 0;
+    float32x4_t totals[2] = {vdupq_n_f32(0), vdupq_n_f32(0)};
     for (size_t g = 0; g < x->groups; g++) {
-        const int8_t *q = x->q + g * BLOOM_GROUP;
-        int32x4_t sums = vdupq_n_s32(0);
-        for (int i = 0; i < 32; i += 16) {
-            uint8x16_t both = vld1q_u8(row + g * 32 + i);
+        float16x4_t half = vreinterpret_f16_u16(vld1_dup_u16((const uint16_t *)(const void *)scales + g));
+        float32x4_t scale = vmulq_n_f32(vcvt_f32_f16(half), x->scale[g]);
+        for (int i = 0; i < 2; i++) {
+            const int8_t *q = x->q + g * BLOOM_GROUP + i * 16;
+            uint8x16_t both = vld1q_u8(row + g * 32 + i * 16);
             int8x16_t lower = vreinterpretq_s8_u8(vandq_u8(both, vdupq_n_u8(15)));
             int8x16_t upper = vreinterpretq_s8_u8(vshrq_n_u8(both, 4));
-            int8x16_t a = vld1q_s8(q + i), b = vld1q_s8(q + i + 32);
-            int16x8_t pairs = vmull_s8(vget_low_s8(lower), vget_low_s8(a));
-            pairs = vmlal_high_s8(pairs, lower, a);
-            pairs = vmlal_s8(pairs, vget_low_s8(upper), vget_low_s8(b));
-            pairs = vmlal_high_s8(pairs, upper, b);
-            sums = vpadalq_s16(sums, pairs);
+            int8x16_t a = vld1q_s8(q), b = vld1q_s8(q + 32);
+            int16x8_t first = vmull_s8(vget_low_s8(lower), vget_low_s8(a));
+            int16x8_t second = vmull_high_s8(lower, a);
+            first = vmlal_s8(first, vget_low_s8(upper), vget_low_s8(b));
+            second = vmlal_high_s8(second, upper, b);
+            int32x4_t sums = vpaddq_s32(vpaddlq_s16(first), vpaddlq_s16(second));
+            if (i == 0) sums = vaddq_s32(sums, vsetq_lane_s32(-8 * x->sum[g], vdupq_n_s32(0), 0));
+            totals[i] = vfmaq_f32(totals[i], vcvtq_f32_s32(sums), scale);
         }
-        int32_t sum = vaddvq_s32(sums) - 8 * x->sum[g];
-        float scale = vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vld1_dup_u16((const uint16_t *)scales + g))), 0);
-        total = fmaf((float)sum, scale * x->scale[g], total);
     }
-    return total;
+    float lanes[8];
+    vst1q_f32(lanes, totals[0]);
+    vst1q_f32(lanes + 4, totals[1]);
+    return sum_of_8(lanes);
 }

@@ -95,21 +95,21 @@ INLINE void block_w4(const struct matmul *task, const uint8_t *block, size_t row
 static float low(const uint8_t *row, const struct activations *x) {
     const uint16_t *scales = (const uint16_t *)(row + x->groups * BLOOM_GROUP / 2);
     const __m256i nibble = _mm256_set1_epi8(15);
-    float total = 0;
+    __m256 total = _mm256_setzero_ps();
     for (size_t g = 0; g < x->groups; g++) {
-        const int8_t *q = x->q + g * BLOOM_GROUP;
-        __m256i both = _mm256_loadu_si256((const __m256i *)(row + g * 32));
-        __m256i sums = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_and_si256(both, nibble),
-                                           _mm256_loadu_si256((const __m256i *)q));
-        sums = _mm256_dpbusd_epi32(sums, _mm256_and_si256(_mm256_srli_epi16(both, 4), nibble),
-                                   _mm256_loadu_si256((const __m256i *)(q + 32)));
-        __m128i half = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
-        half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0x4e));
-        half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0xb1));
-        int32_t sum = _mm_cvtsi128_si32(half) - 8 * x->sum[g];
-        total = fmaf((float)sum, _cvtsh_ss(scales[g]) * x->scale[g], total);
+        const __m256i *q = (const __m256i *)(const void *)(x->q + g * BLOOM_GROUP);
+        __m256i both = _mm256_loadu_si256((const __m256i *)(const void *)(row + g * 32));
+        __m256i lower = _mm256_and_si256(both, nibble);
+        __m256i upper = _mm256_and_si256(_mm256_srli_epi16(both, 4), nibble);
+        __m256i sums = _mm256_zextsi128_si256(_mm_cvtsi32_si128(-8 * x->sum[g]));
+        sums = _mm256_dpbusd_epi32(sums, lower, _mm256_loadu_si256(q));
+        sums = _mm256_dpbusd_epi32(sums, upper, _mm256_loadu_si256(q + 1));
+        __m256 scale = _mm256_set1_ps(_cvtsh_ss(scales[g]) * x->scale[g]);
+        total = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums), scale, total);
     }
-    return total;
+    float lanes[8];
+    _mm256_storeu_ps(lanes, total);
+    return sum_of_8(lanes);
 }
 
 KERNELS(avx512);

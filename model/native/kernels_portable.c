@@ -57,17 +57,19 @@ static void matmul_w4(const struct matmul *task, size_t first_block, size_t last
     }
 }
 
+/* Eight lanes, each 4 columns of the lower nibbles and 4 of the upper; the offset is in lane 0. */
 static float low(const uint8_t *row, const struct activations *x) {
     const uint16_t *scales = (const uint16_t *)(row + x->groups * BLOOM_GROUP / 2);
-    float total = 0;
+    float lanes[8] = {0};
     for (size_t g = 0; g < x->groups; g++) {
         const int8_t *q = x->q + g * BLOOM_GROUP;
-        int32_t sum = -8 * x->sum[g];
+        int32_t sums[8] = {-8 * x->sum[g]};
         for (size_t i = 0; i < 32; i++)
-            sum += (row[g * 32 + i] & 15) * q[i] + (row[g * 32 + i] >> 4) * q[i + 32];
-        total = fmaf((float)sum, half_to_float(scales[g]) * x->scale[g], total);
+            sums[i / 4] += (row[g * 32 + i] & 15) * q[i] + (row[g * 32 + i] >> 4) * q[i + 32];
+        float scale = half_to_float(scales[g]) * x->scale[g];
+        for (int lane = 0; lane < 8; lane++) lanes[lane] = fmaf((float)sums[lane], scale, lanes[lane]);
     }
-    return total;
+    return sum_of_8(lanes);
 }
 
 KERNELS(portable);
