@@ -290,6 +290,7 @@ def _write_tensor(
     sums = (ctypes.c_double * 3)()
     places = [entry.offset for entry in group]
     for rows in reader.rows(name):
+        parts: tuple[bytes, ...]
         if len(group) > 1:
             parts = _pack_embedding(rows, sums)
         else:

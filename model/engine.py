@@ -47,11 +47,22 @@ class Engine(Protocol[S]):
     name: str  # "reference" or "native"
     dtype: str  # of the weights, as a person would say it
 
-    def new_sequence(self) -> S:
-        """Open an empty sequence."""
+    @property
+    def kv_tokens_total(self) -> int | None:
+        """Tokens, of all sequences, for which there is memory; None when nothing bounds them."""
+
+    def new_sequence(self, prompt: Sequence[int] = (), capacity: int = 0) -> S:
+        """Open a sequence with memory for `capacity` tokens, or raise `OutOfMemory`.
+
+        It may hold a part of `prompt` already that the engine remembers, though never its last
+        token: the caller continues at its `length`.
+        """
 
     def forward(self, batch: Sequence[Work[S]]) -> list[Logits | None]:
         """Append each work's tokens to its sequence; give the logits after the last of them."""
 
     def release(self, sequence: S) -> None:
         """Free what the sequence holds; it is not used again."""
+
+    def close(self) -> None:
+        """Free everything; the engine is not used again."""

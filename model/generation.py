@@ -63,6 +63,7 @@ class Done:
     queued_s: float
     prefill_s: float
     decode_s: float
+    cached_tokens: int = 0  # of the prompt, that the engine remembered from before
 
 
 @dataclass(frozen=True)

@@ -114,11 +114,6 @@ class NativeEngine:
         return int(self._handle)
 
     @property
-    def kv_tokens_free(self) -> int:
-        """Tokens for which a new sequence could find memory now."""
-        return self.pool.tokens_free
-
-    @property
     def kv_tokens_total(self) -> int:
         """Tokens for which there is memory in all."""
         return self.pool.tokens_total
@@ -130,9 +125,9 @@ class NativeEngine:
         """
         return self.pool.open(prompt, max(capacity, len(prompt) + 1))
 
-    def release(self, sequence: PagedSequence, keep: bool = True) -> None:
-        """Free the sequence; what it held may stay in the cache unless `keep` is false."""
-        self.pool.release(sequence, keep)
+    def release(self, sequence: PagedSequence) -> None:
+        """Free the sequence; what it held may stay in the cache."""
+        self.pool.release(sequence)
 
     def forward(self, batch: Sequence[Work[PagedSequence]]) -> list[Logits | None]:
         """Append each work's tokens to its sequence; give the logits after the last of them."""

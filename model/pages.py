@@ -46,7 +46,7 @@ class PagePool:
         self.total = max(1, budget // page_bytes)
         self._cache_limit = min(cache_budget // page_bytes, self.total)
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-        # The kernel gives out whole memory pages: a page of ours is returned only where it fills some.
+        # The kernel takes back whole memory pages only, so ours start where one of them does.
         self._stride = -(-page_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
         self._memory = mmap.mmap(-1, self.total * self._stride, flags=flags)
         self._view = (ctypes.c_char * len(self._memory)).from_buffer(self._memory)
@@ -119,7 +119,7 @@ class PagePool:
         self._promised += more
         sequence.reserved += more
         pointers = (ctypes.c_void_p * sequence.reserved)()
-        pointers[: len(sequence.pages)] = sequence.pointers[: len(sequence.pages)]
+        ctypes.memmove(pointers, sequence.pointers, ctypes.sizeof(sequence.pointers))
         sequence.pointers = pointers
 
     def grow(self, sequence: PagedSequence, length: int) -> None:
@@ -143,7 +143,7 @@ class PagePool:
                 self._numbers[page] = next(self._next_number)
             sequence.number = self._numbers[page]
 
-    def release(self, sequence: PagedSequence, keep: bool = True) -> None:
+    def release(self, sequence: PagedSequence) -> None:
         """Give up a sequence's pages; the known ones are kept for others while there is room."""
         if sequence.closed:
             return
@@ -153,7 +153,7 @@ class PagePool:
             self._users[page] -= 1
             if self._users[page]:
                 continue
-            if page in self._keys and keep:
+            if page in self._keys:
                 self._unused[page] = None
             else:
                 self._forget(page)

@@ -43,14 +43,19 @@ class ReferenceLogits:
     def __init__(self, values: Tensor) -> None:
         self.values = values  # [vocabulary]
 
-    def top(self, count: int) -> list[tuple[int, float]]:
-        """Return the `count` largest (id, logit), largest first, equals by lowest id."""
-        count = min(count, len(self.values))
-        edge = self.values.topk(count).values[-1]
-        ids = (self.values >= edge).nonzero().flatten()  # ascending, with all that equal the edge
-        order = self.values[ids].sort(descending=True, stable=True)
+    def top(self, count: int, without: Collection[int] = ()) -> list[tuple[int, float]]:
+        """Return the `count` largest (id, logit) but `without`, equals by lowest id."""
+        skipped = {id_ for id_ in without if id_ < len(self.values)}
+        values = self.values.clone()
+        values[list(skipped)] = -torch.inf
+        count = min(count, len(values) - len(skipped))
+        if not count:
+            return []
+        edge = values.topk(count).values[-1]
+        ids = (values >= edge).nonzero().flatten()  # ascending, with all that equal the edge
+        order = values[ids].sort(descending=True, stable=True)
         ids = ids[order.indices[:count]]
-        return list(zip(ids.tolist(), self.values[ids].tolist(), strict=True))
+        return list(zip(ids.tolist(), values[ids].tolist(), strict=True))
 
     def at(self, ids: Sequence[int]) -> list[float]:
         """Return the logits of these ids; -inf for ids that the vocabulary lacks."""
@@ -97,9 +102,16 @@ class ReferenceEngine:
         except (OSError, ValueError, RuntimeError) as error:  # no memory, or an odd field
             raise ModelError(f"{folder} cannot be loaded by transformers: {error}") from None
 
-    def new_sequence(self) -> ReferenceSequence:
+    @property
+    def kv_tokens_total(self) -> None:
+        """Nothing bounds the keys and values here."""
+
+    def new_sequence(self, prompt: Sequence[int] = (), capacity: int = 0) -> ReferenceSequence:
         """Open an empty sequence."""
         return ReferenceSequence()
+
+    def close(self) -> None:
+        """Leave the memory to the garbage collector."""
 
     def release(self, sequence: ReferenceSequence) -> None:
         """Free the sequence's keys and values."""

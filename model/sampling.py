@@ -13,17 +13,23 @@ from itertools import islice
 from typing import Protocol
 
 _COLDEST = 1e-5  # below this only the likeliest token is left, and quotients overflow
-_FIRST_LOOK = 64  # candidates asked for at first; sampling rarely needs more
+_FIRST_LOOK = 64  # candidates asked for at first where no top-k bounds them
 
 
 class Logits(Protocol):
-    """The scores of every token id that may follow one sequence."""
+    """The scores of every token id that may follow one sequence.
 
-    def top(self, count: int) -> list[tuple[int, float]]:
-        """Return the `count` largest (id, logit), largest first, equals by lowest id."""
+    They can be asked until the engine's next step, or until their sequence is released.
+    """
+
+    def top(self, count: int, without: Collection[int] = ()) -> list[tuple[int, float]]:
+        """Return the `count` largest (id, logit) but `without`, largest first, equals by lowest id.
+
+        There are fewer when the vocabulary has no more.
+        """
 
     def at(self, ids: Sequence[int]) -> list[float]:
-        """Return the logits of these ids."""
+        """Return the logits of these ids; -inf for ids that the vocabulary lacks."""
 
     def logsumexp(self, temperature: float, without: Collection[int]) -> float:
         """Return log Σ exp(logit / temperature) over all ids but those in `without`."""
@@ -126,18 +132,17 @@ class Sampler:
         """Yield (id, logit), largest first, asking the engine for more only when they run out."""
         waiting = deque(sorted(penalized.items(), key=lambda pair: -pair[1]))
         skipped = self._never.union(penalized)
-        count, told = _FIRST_LOOK, 0
+        greedy = self.params.temperature < _COLDEST
+        count, told = 1 if greedy else self.params.top_k or _FIRST_LOOK, 0
         while True:
-            top = logits.top(count + len(skipped))
-            fresh = [pair for pair in top if pair[0] not in skipped]
-            for pair in fresh[told:]:
+            top = logits.top(count, skipped)
+            for pair in top[told:]:
                 while waiting and waiting[0][1] > pair[1]:
                     yield waiting.popleft()
                 yield pair
-            told = len(fresh)
-            if len(top) < count + len(skipped):
+            if len(top) < count:
                 break
-            count *= 8
+            told, count = count, count * 8
         yield from waiting
 
 

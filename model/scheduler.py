@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from model.engine import Engine, EngineSequence, Work
+from model.engine import Engine, EngineSequence, OutOfMemory, Work
 from model.generation import Done, Failed, Generation, Prefill, Queued, Request, Token
 from model.sampling import Logits, Sampler
 from model.stops import StopStrings
@@ -60,6 +60,7 @@ class _Running:
     decoding_since: float = 0.0  # 0 while the prompt is being read
     text: list[str] = field(default_factory=list)
     count: int = 0
+    cached: int = 0  # tokens of the prompt that the engine knew already
 
 
 class Scheduler:
@@ -74,7 +75,8 @@ class Scheduler:
         max_queue: int = 32,
         prefill_chunk: int = 64,
     ) -> None:
-        self.max_context = engine.config.max_context
+        memory = engine.kv_tokens_total
+        self.max_context = min(engine.config.max_context, memory or engine.config.max_context)
         self._engine, self._tokenizer = engine, tokenizer
         self._max_batch, self._max_queue, self._chunk = max_batch, max_queue, prefill_chunk
         self._never_drawn = NEVER_DRAWN
@@ -146,6 +148,8 @@ class Scheduler:
                 self._draining = True  # nothing new is taken; readiness tells that it is over
                 for generation in [*self._waiting, *(each.generation for each in self._running)]:
                     generation.put(Failed("internal", "the engine failed"))
+        finally:
+            self._engine.close()
 
     def _loop(self) -> None:
         while True:
@@ -186,15 +190,24 @@ class Scheduler:
     def _admit(self) -> None:
         admitted = False
         while self._waiting and len(self._running) < self._max_batch:
-            generation = self._waiting.popleft()
-            admitted = True
+            generation = self._waiting[0]
+            request = generation.request
+            capacity = min(len(request.prompt) + request.max_new_tokens, self.max_context)
             try:
-                sequence = self._engine.new_sequence()
+                sequence = self._engine.new_sequence(request.prompt, capacity)
+            except OutOfMemory:
+                if self._running:
+                    break  # the first in line waits until others have ended; nobody overtakes it
+                generation.put(Failed("internal", "there is no memory for this request"))
+                sequence = None
             except Exception:
                 log.exception("the engine could not open a sequence")
                 generation.put(Failed("internal", "the engine failed"))
+                sequence = None
+            self._waiting.popleft()
+            admitted = True
+            if sequence is None:
                 continue
-            request = generation.request
             self._running.append(
                 _Running(
                     generation,
@@ -203,7 +216,8 @@ class Scheduler:
                     StreamDecoder(self._tokenizer),
                     StopStrings(request.stop),
                     started=time.monotonic(),
-                    next=list(request.prompt),
+                    next=list(request.prompt[sequence.length :]),
+                    cached=sequence.length,
                 )
             )
         if admitted:
@@ -277,6 +291,7 @@ class Scheduler:
             queued_s=running.started - generation.submitted,
             prefill_s=running.decoding_since - running.started,
             decode_s=now - running.decoding_since,
+            cached_tokens=running.cached,
         )
 
     def _leave(self, running: _Running, last: Done | Failed) -> None:

@@ -10,7 +10,7 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from model.chat import ChatTemplate
 from model.config import BloomConfig
-from model.engine import Work
+from model.engine import OutOfMemory, Work
 from model.loader import Model, ModelInfo
 from model.sampling import Logits
 from model.scheduler import Scheduler
@@ -37,6 +37,7 @@ class FakeSequence:
     tokens: list[int] = field(default_factory=list)
     written: int = 0
     prompt: list[int] = field(default_factory=list)
+    capacity: int = 0
 
     @property
     def length(self) -> int:
@@ -49,9 +50,10 @@ class OneHot:
     def __init__(self, id_: int, size: int) -> None:
         self.id, self.size = id_, size
 
-    def top(self, count: int) -> list[tuple[int, float]]:
+    def top(self, count: int, without: Collection[int] = ()) -> list[tuple[int, float]]:
         others = (id_ for id_ in range(self.size) if id_ != self.id)
-        return [(self.id, 100.0), *((id_, -100.0) for id_ in others)][:count]
+        every = [(self.id, 100.0), *((id_, -100.0) for id_ in others)]
+        return [pair for pair in every if pair[0] not in without][:count]
 
     def at(self, ids: Sequence[int]) -> list[float]:
         return [100.0 if id_ == self.id else -100.0 for id_ in ids]
@@ -77,17 +79,30 @@ class FakeEngine:
         self.open: set[FakeSequence] = set()
         self.most_open = 0
         self.before_step: Callable[[], None] = lambda: None
+        self.memory: int | None = None  # tokens
+        self.remembers = 0  # how many tokens of a prompt it claims to know already
+        self.closed = threading.Event()
         self.running = threading.Event()
         self.running.set()  # clear it to hold the engine before its next step
 
-    def new_sequence(self) -> FakeSequence:
-        sequence = FakeSequence()
+    @property
+    def kv_tokens_total(self) -> int | None:
+        return self.memory
+
+    def new_sequence(self, prompt: Sequence[int] = (), capacity: int = 0) -> FakeSequence:
+        promised = sum(sequence.capacity for sequence in self.open)
+        if self.memory is not None and promised + capacity > self.memory:
+            raise OutOfMemory(capacity, self.memory - promised)
+        sequence = FakeSequence(list(prompt[: self.remembers]), capacity=capacity)
         self.open.add(sequence)
         self.most_open = max(self.most_open, len(self.open))
         return sequence
 
     def release(self, sequence: FakeSequence) -> None:
         self.open.remove(sequence)
+
+    def close(self) -> None:
+        self.closed.set()
 
     def forward(self, batch: Sequence[Work[FakeSequence]]) -> list[Logits | None]:
         self.running.wait(30)

@@ -19,9 +19,10 @@ class ListLogits:
         self.values = list(values)
         self.asked = 0
 
-    def top(self, count: int) -> list[tuple[int, float]]:
+    def top(self, count: int, without: Collection[int] = ()) -> list[tuple[int, float]]:
         self.asked = max(self.asked, count)
-        return sorted(enumerate(self.values), key=lambda pair: (-pair[1], pair[0]))[:count]
+        kept = [pair for pair in enumerate(self.values) if pair[0] not in without]
+        return sorted(kept, key=lambda pair: (-pair[1], pair[0]))[:count]
 
     def at(self, ids: Sequence[int]) -> list[float]:
         return [self.values[id_] for id_ in ids]

@@ -305,3 +305,46 @@ def wait_until(condition: Callable[[], bool]) -> None:
             return
         pause.wait(0.01)
     raise AssertionError("it never came true")
+
+
+def test_a_request_waits_for_memory_and_nobody_overtakes_it(start: Start) -> None:
+    fake = engine("Hello, World")
+    fake.memory = 40
+    fake.running.clear()
+    scheduler = start(fake)
+    first = scheduler.submit(request("a" * 20, max_new_tokens=10))
+    large = scheduler.submit(request("b" * 20, max_new_tokens=10))
+    small = scheduler.submit(request("c", max_new_tokens=3))
+    fake.running.set()
+    assert isinstance(finish(first)[-1], Done)
+    assert isinstance(finish(large)[-1], Done)
+    assert isinstance(finish(small)[-1], Done)
+    order = [sequence.prompt[0] for step in fake.steps for sequence, _ in step]
+    assert order.index(TOKENIZER.ids("b")[0]) < order.index(TOKENIZER.ids("c")[0])
+
+
+def test_the_context_is_no_longer_than_the_memory(start: Start) -> None:
+    fake = engine()
+    fake.memory = 100
+    scheduler = start(fake)
+    assert scheduler.max_context == 100
+    with pytest.raises(ContextFull):
+        scheduler.submit(request("a" * 100))
+    assert isinstance(finish(scheduler.submit(request("a" * 99)))[-1], Done)
+
+
+def test_what_the_engine_remembers_is_not_read_again(start: Start) -> None:
+    fake = engine()
+    fake.remembers = 5
+    events = finish(start(fake).submit(request("12345678")))
+    assert [event for event in events if isinstance(event, Prefill)] == [Prefill(8, 8)]
+    assert [len(tokens) for _, tokens in fake.steps[0]] == [3]
+    last = events[-1]
+    assert isinstance(last, Done)
+    assert (last.prompt_tokens, last.cached_tokens) == (8, 5)
+
+
+def test_the_engine_is_closed_with_its_scheduler(start: Start) -> None:
+    fake = engine()
+    start(fake).close()
+    assert fake.closed.wait(10)
