@@ -7,25 +7,26 @@ memory. The file grows under a temporary name and gets its own when it is whole 
 import ctypes
 import hashlib
 import json
+import math
+import mmap
 import os
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from model.baked import KINDS, MAGIC, VERSION, Header, TensorEntry, tensor_name
 from model.chat import ChatTemplate
-from model.checkpoint import Checkpoint
+from model.checkpoint import PREFIX, Checkpoint, TensorInfo
 from model.errors import ModelError
 from model.loader import license_of, model_name, sampling_of
 from model.native import library
-from model.native_tokenizer import bake_tokenizer
+from model.tokenizer import Tokenizer
+from model.vocabulary import compile_vocabulary
 
-Floats = NDArray[np.float32]
 Progress = Callable[[str, int, int], None]  # tensor, bytes done, bytes in all
 
 BITS = (8, 4, 32)
@@ -58,7 +59,8 @@ def bake(
     """
     if bits not in BITS:
         raise ModelError(f"bits must be one of {', '.join(map(str, BITS))}, not {bits}")
-    tokenizer = bake_tokenizer(checkpoint.folder)
+    checkpoint.tokenizer()  # refuses one that does not fit the embedding
+    tokenizer = compile_vocabulary(checkpoint.folder)
     entries = list(_entries(checkpoint, bits))
     errors: list[QuantisationError] = []
 
@@ -96,7 +98,7 @@ def bake(
 
 def bake_tokenizer_only(checkpoint_folder: Path, output: Path) -> None:
     """Write a file that holds the tokenizer and no weights, for the tokenize function."""
-    tokenizer = bake_tokenizer(checkpoint_folder)
+    tokenizer = compile_vocabulary(checkpoint_folder)
     metadata = {"name": model_name(checkpoint_folder), "license": license_of(checkpoint_folder)}
     _write(output, tokenizer, lambda file, header: [], lambda: metadata, 0)
 
@@ -121,7 +123,7 @@ def _write(
             header.tensors = len(entries)
             header.tokenizer_offset, header.tokenizer_size = _align(file, _PAGE), len(tokenizer)
             file.write(tokenizer)
-            header.drawable = _vocabulary(tokenizer)
+            header.drawable = Tokenizer.from_bytes(tokenizer).size
             described = json.dumps(metadata(), ensure_ascii=False).encode()
             header.metadata_offset, header.metadata_size = _align(file, 64), len(described)
             file.write(described)
@@ -165,12 +167,6 @@ def _align(file: IO[bytes], step: int) -> int:
     return file.tell()
 
 
-def _vocabulary(tokenizer: bytes) -> int:
-    from model.native_tokenizer import NativeTokenizer
-
-    return NativeTokenizer.from_bytes(tokenizer).size
-
-
 def _metadata(checkpoint: Checkpoint, bits: int, errors: list[QuantisationError]) -> dict[str, Any]:
     folder = checkpoint.folder
     return {
@@ -186,9 +182,7 @@ def _metadata(checkpoint: Checkpoint, bits: int, errors: list[QuantisationError]
 
 def _entries(checkpoint: Checkpoint, bits: int) -> Iterator[TensorEntry]:
     """Yield what the file will hold, in the order in which a step reads it."""
-    c, config = library(), checkpoint.config
-    c.bloom_format_size.restype = ctypes.c_uint64
-    c.bloom_format_size.argtypes = (ctypes.c_uint32, ctypes.c_uint64, ctypes.c_uint64)
+    config = checkpoint.config
     shapes = config.shapes()
     matrix = {8: W8, 4: W4, 32: F32}[bits]
 
@@ -207,7 +201,7 @@ def _entries(checkpoint: Checkpoint, bits: int) -> Iterator[TensorEntry]:
                 format_ = F32 if name == "word_embeddings.weight" else matrix
             else:
                 format_, rows, cols = F32, 1, -(-shape[0] // 16) * 16
-        size = c.bloom_format_size(format_, rows, cols)
+        size = _c().bloom_format_size(format_, rows, cols)
         return TensorEntry(kind=kind, layer=layer, format=format_, rows=rows, cols=cols, size=size)
 
     of_layers = [kind for kind, (_, prefix) in enumerate(KINDS) if prefix]
@@ -218,6 +212,26 @@ def _entries(checkpoint: Checkpoint, bits: int) -> Iterator[TensorEntry]:
         for kind in of_layers:
             yield entry(kind, layer)
     yield from (entry(18), entry(19))
+
+
+@dataclass(frozen=True)
+class Floats:
+    """Rows of float32, in memory that C can read."""
+
+    values: "ctypes.Array[ctypes.c_float]"
+    rows: int
+    cols: int
+
+    @classmethod
+    def empty(cls, rows: int, cols: int) -> "Floats":
+        """Make room for some rows, all zeros."""
+        return cls((ctypes.c_float * (rows * cols))(), rows, cols)
+
+    def widened(self, cols: int) -> "Floats":
+        """Return a single row with zeros behind it."""
+        wide = Floats.empty(1, cols)
+        ctypes.memmove(wide.values, self.values, ctypes.sizeof(self.values))
+        return wide
 
 
 class _Reader:
@@ -231,51 +245,46 @@ class _Reader:
     def rows(self, name: str) -> Iterator[Floats]:
         """Yield consecutive rows, up to 4,096 at once; a vector is one row."""
         info = self._info[name]
-        if info.file.endswith(".safetensors"):
-            yield from self._safetensors(name)
-            return
-        whole = self._unpickled(info.file, name)
-        for first in range(0, len(whole), _ROWS_AT_ONCE):
-            part = whole[first : first + _ROWS_AT_ONCE].float().numpy()
-            yield np.atleast_2d(part)
-
-    def _safetensors(self, name: str) -> Iterator[Floats]:
-        """Map the file and convert what is at hand; safetensors' own numpy has no bfloat16."""
-        info = self._info[name]
-        path = self._folder / info.file
-        with path.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            table = json.loads(file.read(size))
-        found = table.get(name) or table[f"transformer.{name}"]
-        start, end = found["data_offsets"]
-        types = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F64": "<f8"}
-        if info.dtype not in types:
-            raise ModelError(f"{path}: {name} is of type {info.dtype}, which is no weight's")
-        kind = np.dtype(types[info.dtype])
-        count = (end - start) // kind.itemsize
-        data = np.memmap(path, dtype=kind, mode="r", offset=8 + size + start, shape=(count,))
         shape = info.shape if len(info.shape) == 2 else (1, *info.shape)
-        whole = data.reshape(shape)
-        for first in range(0, len(whole), _ROWS_AT_ONCE):
-            part = whole[first : first + _ROWS_AT_ONCE]
-            if info.dtype == "BF16":
-                yield (part.astype(np.uint32) << 16).view(np.float32)
-            else:
-                yield part.astype(np.float32)
+        read = self._mapped if info.file.endswith(".safetensors") else self._unpickled
+        with read(info) as (address, width):
+            for first in range(0, shape[0], _ROWS_AT_ONCE):
+                count = min(_ROWS_AT_ONCE, shape[0] - first)
+                rows = Floats.empty(count, shape[1])
+                start = address + first * shape[1] * width
+                if _c().bloom_widen(info.dtype.encode(), start, count * shape[1], rows.values):
+                    raise ModelError(f"{info.file}: {name} is of type {info.dtype}, no weight's")
+                yield rows
 
-    def _unpickled(self, file: str, name: str) -> Any:
+    @contextmanager
+    def _mapped(self, info: TensorInfo) -> Iterator[tuple[int, int]]:
+        """Give the address of a tensor's data in a safetensors file, and the bytes of a number."""
+        with (self._folder / info.file).open("rb") as file:
+            flags = mmap.MAP_PRIVATE  # writable, as ctypes asks, though nothing is written
+            data = mmap.mmap(file.fileno(), 0, flags, mmap.PROT_READ | mmap.PROT_WRITE)
+        view = (ctypes.c_char * len(data)).from_buffer(data)
+        try:
+            yield ctypes.addressof(view) + info.offset, info.nbytes // math.prod(info.shape)
+        finally:
+            del view
+            data.close()
+
+    @contextmanager
+    def _unpickled(self, info: TensorInfo) -> Iterator[tuple[int, int]]:
+        """Give the address of a tensor's data in a `.bin`, and the bytes of a number."""
         import torch
 
-        if self._pickle is None or self._pickle[0] != file:
-            # mmap: only the tensors that are used come into memory.
-            path = self._folder / file
-            try:
+        if self._pickle is None or self._pickle[0] != info.file:
+            path = str(self._folder / info.file)
+            try:  # mapped, so that only the tensors that are used come into memory
                 data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            except RuntimeError:  # the older, unzipped format cannot be mapped
+            except RuntimeError:  # the older format, which was no archive
                 data = torch.load(path, map_location="cpu", weights_only=True)
-            self._pickle = (file, data)
+            self._pickle = (info.file, data)
         data = self._pickle[1]
-        return data[name] if name in data else data[f"transformer.{name}"]
+        tensor = data[info.name] if info.name in data else data[PREFIX + info.name]
+        tensor = tensor.contiguous()
+        yield tensor.data_ptr(), tensor.element_size()
 
 
 def _together(entries: list[TensorEntry]) -> list[list[TensorEntry]]:
@@ -295,7 +304,7 @@ def _write_tensor(
             parts = _pack_embedding(rows, sums)
         else:
             if group[0].rows == 1:
-                rows = np.pad(rows, ((0, 0), (0, group[0].cols - rows.shape[1])))
+                rows = rows.widened(group[0].cols)
             parts = (_pack(group[0].format, rows, sums, name),)
         for index, part in enumerate(parts):
             file.seek(places[index])
@@ -309,21 +318,27 @@ def _error(name: str, sums: Any) -> QuantisationError:
 
 
 def _pack(format_: int, rows: Floats, sums: Any, name: str) -> bytes:
-    rows = np.ascontiguousarray(rows, np.float32)
-    c, (count, cols) = library(), rows.shape
-    out = ctypes.create_string_buffer(c.bloom_format_size(format_, count, cols))
-    if c.bloom_pack(format_, count, cols, rows.ctypes.data_as(ctypes.c_void_p), out, sums):
+    out = ctypes.create_string_buffer(_c().bloom_format_size(format_, rows.rows, rows.cols))
+    if _c().bloom_pack(format_, rows.rows, rows.cols, rows.values, out, sums):
         raise ModelError(f"{name} holds a value that is not finite")
     return out.raw
 
 
 def _pack_embedding(rows: Floats, sums: Any) -> tuple[bytes, bytes, bytes]:
-    rows = np.ascontiguousarray(rows, np.float32)
-    c, (count, cols) = library(), rows.shape
-    high = ctypes.create_string_buffer(c.bloom_format_size(W4, count, cols))
-    low = ctypes.create_string_buffer(c.bloom_format_size(LOW, count, cols))
-    norms = ctypes.create_string_buffer(4 * count)
-    pointer = rows.ctypes.data_as(ctypes.c_void_p)
-    if c.bloom_pack_embedding(count, cols, pointer, high, low, norms, sums):
+    high = ctypes.create_string_buffer(_c().bloom_format_size(W4, rows.rows, rows.cols))
+    low = ctypes.create_string_buffer(_c().bloom_format_size(LOW, rows.rows, rows.cols))
+    norms = ctypes.create_string_buffer(4 * rows.rows)
+    if _c().bloom_pack_embedding(rows.rows, rows.cols, rows.values, high, low, norms, sums):
         raise ModelError("word_embeddings.weight holds a value that is not finite, or huge")
     return high.raw, low.raw, norms.raw
+
+
+@cache
+def _c() -> ctypes.CDLL:
+    c, pointer, u32 = library(), ctypes.c_void_p, ctypes.c_uint32
+    c.bloom_format_size.restype = ctypes.c_uint64
+    c.bloom_format_size.argtypes = (u32, ctypes.c_uint64, ctypes.c_uint64)
+    c.bloom_widen.argtypes = (ctypes.c_char_p, pointer, ctypes.c_uint64, pointer)
+    c.bloom_pack.argtypes = (u32, u32, u32, pointer, pointer, pointer)
+    c.bloom_pack_embedding.argtypes = (u32, u32, pointer, pointer, pointer, pointer, pointer)
+    return c

@@ -5,6 +5,7 @@ only ever read by torch's restricted unpickler, which builds tensors and refuses
 """
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,8 @@ from model.tokenizer import Tokenizer
 
 PREFIX = "transformer."
 _TIED = "lm_head.weight"  # written by some exporters, though it is the word embedding again
+_WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I8": 1, "U8": 1, "BOOL": 1}
+_LARGEST_HEADER = 100_000_000  # bytes, as the format says
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # the first that is there is read
 
 
@@ -28,6 +31,7 @@ class TensorInfo:
     dtype: str  # as safetensors spells it: F32, F16, BF16 …
     file: str
     nbytes: int
+    offset: int = 0  # of its bytes in a safetensors file
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Checkpoint:
     @property
     def parameters(self) -> int:
         """Number of weights; the tied output head is not counted again."""
-        sizes = {tensor.name: _size(tensor.shape) for tensor in self.tensors}
+        sizes = {tensor.name: math.prod(tensor.shape) for tensor in self.tensors}
         sizes.pop(_TIED, None)
         return sum(sizes.values())
 
@@ -113,27 +117,34 @@ def _tensors(path: Path) -> Iterator[TensorInfo]:
 
 
 def _safetensors(path: Path) -> Iterator[TensorInfo]:
-    from safetensors import SafetensorError, safe_open
-
-    widths = {
-        "F64": 8,
-        "F32": 4,
-        "F16": 2,
-        "BF16": 2,
-        "I64": 8,
-        "I32": 4,
-        "I8": 1,
-        "U8": 1,
-        "BOOL": 1,
-    }
+    """Read the header: a length, JSON, and the tensors' bytes behind it."""
+    size = path.stat().st_size
     try:
-        with safe_open(path, framework="numpy") as file:
-            for name in file.keys():  # noqa: SIM118 - it is no mapping
-                part = file.get_slice(name)
-                shape, dtype = tuple(part.get_shape()), part.get_dtype()
-                nbytes = _size(shape) * widths.get(dtype, 0)
-                yield TensorInfo(name.removeprefix(PREFIX), shape, dtype, path.name, nbytes)
-    except (SafetensorError, OSError) as error:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > min(size, _LARGEST_HEADER):
+                raise ValueError("its header is longer than the file")
+            table = json.loads(file.read(length))
+        for name, found in table.items():
+            if name == "__metadata__":
+                continue
+            shape, (start, end) = tuple(found["shape"]), found["data_offsets"]
+            if not all(isinstance(each, int) and each >= 0 for each in (*shape, start, end)):
+                raise ValueError(f"{name} has no shape")
+            width = _WIDTHS[found["dtype"]]
+            if end - start != width * math.prod(shape):
+                raise ValueError(f"{name} does not have the size of its shape")
+            if 8 + length + end > size:
+                raise ValueError(f"{name} reaches beyond the end of the file")
+            yield TensorInfo(
+                name.removeprefix(PREFIX),
+                shape,
+                found["dtype"],
+                path.name,
+                end - start,
+                8 + length + start,
+            )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"{path} is truncated or no safetensors file: {error}") from None
 
 
@@ -179,10 +190,3 @@ def _check_shapes(folder: Path, config: BloomConfig, tensors: list[TensorInfo]) 
                 f"{folder / tensor.file}: {name} is {list(tensor.shape)},"
                 f" but config.json asks for {list(shape)}"
             )
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for length in shape:
-        size *= length
-    return size

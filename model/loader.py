@@ -1,4 +1,4 @@
-"""From a checkpoint folder to a model that answers: opened, checked, started and warmed."""
+"""From a baked file or a checkpoint folder to a model that answers: opened, started and warmed."""
 
 import json
 from collections.abc import Callable
@@ -6,17 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from model.baked import BakedModel
 from model.chat import ChatTemplate
-from model.checkpoint import Checkpoint
 from model.config import BloomConfig
 from model.engine import Engine
 from model.errors import ModelError
 from model.generation import Done, Failed, Request
 from model.sampling import SamplingParams
 from model.scheduler import Scheduler
+from model.store import baked_copy, is_baked
 from model.tokenizer import Tokenizer
 
-ENGINES = ("reference",)
+ENGINES = ("native", "reference")
 OURS = SamplingParams()
 
 
@@ -54,74 +55,128 @@ class Model:
         self.scheduler.close(grace)
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """A model before its scheduler."""
+
+    engine: Engine[Any]
+    tokenizer: Tokenizer
+    chat: ChatTemplate
+    sampling: SamplingParams
+    name: str
+    license: str | None
+    parameters: int
+    size_bytes: int
+
+
 def default_model() -> Path:
     """Return the folder of the demo model that the project ships."""
     return Path(__file__).parent / "demo" / "checkpoint"
 
 
 def load(
-    folder: Path,
+    path: Path,
     *,
-    engine: str = "reference",
+    engine: str = "native",
+    bits: int = 8,
+    threads: int = 0,
+    kv_bytes: int = 256 << 20,
     dtype: str = "float32",
     device: str = "auto",
     max_batch: int = 8,
     max_queue: int = 32,
 ) -> Model:
-    """Open a checkpoint folder and generate one token; `ModelError` when it cannot be used."""
-    checkpoint = Checkpoint.open(folder)
-    tokenizer = checkpoint.tokenizer()
-    chat = ChatTemplate.open(folder)
-    sampling = sampling_of(folder)
-    runs = _engine(engine)(checkpoint, tokenizer, dtype, device)
-    scheduler = Scheduler(runs, tokenizer, max_batch=max_batch, max_queue=max_queue)
+    """Open a model and generate one token; `ModelError` when it cannot be used.
+
+    The native engine serves a baked file, and a checkpoint folder by way of the cache, with `bits`,
+    `threads` (0: every core) and `kv_bytes` for keys and values; the reference engine serves a
+    folder, with `dtype` on `device`.
+    """
+    openers: dict[str, Callable[[], _Opened]] = {
+        "native": lambda: _open_native(path, bits, threads, kv_bytes),
+        "reference": lambda: _open_reference(path, dtype, device),
+    }
+    if engine not in openers:
+        raise ModelError(f"there is no engine {engine!r}; there is {', '.join(ENGINES)}")
+    opened = openers[engine]()
+    runs, config = opened.engine, opened.engine.config
+    scheduler = Scheduler(runs, opened.tokenizer, max_batch=max_batch, max_queue=max_queue)
     scheduler.start()
     try:
-        _warm(scheduler, tokenizer)
+        _warm(scheduler, opened.tokenizer)
     except ModelError:
         scheduler.close()
         raise
-    config = checkpoint.config
     info = ModelInfo(
-        name=model_name(folder),
+        name=opened.name,
         architecture="BLOOM",
         engine=runs.name,
         dtype=runs.dtype,
-        parameters=checkpoint.parameters,
-        size_bytes=checkpoint.size_bytes,
-        max_context=config.max_context,
-        vocab_size=tokenizer.size,
+        parameters=opened.parameters,
+        size_bytes=opened.size_bytes,
+        max_context=scheduler.max_context,
+        vocab_size=opened.tokenizer.size,
         layers=config.layers,
         hidden=config.hidden_size,
         heads=config.heads,
-        license=license_of(folder),
+        license=opened.license,
     )
-    return Model(config, tokenizer, chat, scheduler, info, sampling)
+    return Model(config, opened.tokenizer, opened.chat, scheduler, info, opened.sampling)
 
 
-def _engine(name: str) -> Callable[[Checkpoint, Tokenizer, str, str], Engine[Any]]:
-    if name not in ENGINES:
-        raise ModelError(f"there is no engine {name!r}; there is {', '.join(ENGINES)}")
+def _open_native(path: Path, bits: int, threads: int, kv_bytes: int) -> _Opened:
+    from model.native_engine import NativeEngine
 
-    def reference(
-        checkpoint: Checkpoint, tokenizer: Tokenizer, dtype: str, device: str
-    ) -> Engine[Any]:
-        try:
-            from model.reference import ReferenceEngine
-        except ModuleNotFoundError as error:
-            raise ModelError(
-                f"the reference engine needs {error.name};"
-                " install piBLOOM with its extra 'reference'"
-            ) from None
-        return ReferenceEngine(
-            checkpoint.folder,
-            checkpoint.config,
-            vocabulary=tokenizer.size,
-            dtype=dtype,
-            device=device,
-        )
+    baked = BakedModel(path if is_baked(path) else baked_copy(path, bits))
+    described = baked.metadata
+    tokenizer = Tokenizer.of(baked)
+    if tokenizer.size != baked.drawable:
+        raise ModelError(f"{path} cannot be used: its tokenizer is not the one of its weights")
+    try:
+        chat = ChatTemplate(described["chat_template"])
+        sampling = SamplingParams(**described["sampling"])
+        name, parameters = str(described["name"]), int(described["parameters"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{path} cannot be used: its description is damaged ({error})") from None
+    return _Opened(
+        NativeEngine(baked, threads=threads, kv_bytes=kv_bytes),
+        tokenizer,
+        chat,
+        sampling,
+        name,
+        described.get("license"),
+        parameters,
+        baked.size_bytes,
+    )
 
-    return reference
+
+def _open_reference(folder: Path, dtype: str, device: str) -> _Opened:
+    from model.checkpoint import Checkpoint
+
+    if is_baked(folder):
+        raise ModelError(f"{folder} is baked, and the reference engine reads a checkpoint folder")
+    checkpoint = Checkpoint.open(folder)
+    tokenizer = checkpoint.tokenizer()
+    chat, sampling = ChatTemplate.open(folder), sampling_of(folder)
+    try:
+        from model.reference import ReferenceEngine
+    except ModuleNotFoundError as error:
+        raise ModelError(
+            f"the reference engine needs {error.name}; install piBLOOM with its extra 'reference'"
+        ) from None
+    engine = ReferenceEngine(
+        folder, checkpoint.config, vocabulary=tokenizer.size, dtype=dtype, device=device
+    )
+    return _Opened(
+        engine,
+        tokenizer,
+        chat,
+        sampling,
+        model_name(folder),
+        license_of(folder),
+        checkpoint.parameters,
+        checkpoint.size_bytes,
+    )
 
 
 def _warm(scheduler: Scheduler, tokenizer: Tokenizer) -> None:
@@ -137,9 +192,14 @@ def _warm(scheduler: Scheduler, tokenizer: Tokenizer) -> None:
         raise ModelError(f"the model was loaded, but cannot generate: {reason}")
 
 
-def sampling_of(folder: Path) -> SamplingParams:
-    """Return the folder's `generation_config.json` as defaults; ours for what it does not say."""
-    path = folder / "generation_config.json"
+def sampling_of(path: Path) -> SamplingParams:
+    """Return a model's own defaults: a folder's `generation_config.json`, or what was baked in."""
+    if is_baked(path):
+        try:
+            return SamplingParams(**BakedModel(path).metadata["sampling"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"{path} cannot be used: {error}") from None
+    path = path / "generation_config.json"
     if not path.is_file():
         return OURS
     names = ("temperature", "top_k", "top_p", "repetition_penalty")
@@ -150,10 +210,12 @@ def sampling_of(folder: Path) -> SamplingParams:
         raise ModelError(f"{path} cannot be used: {error}") from None
 
 
-def model_name(folder: Path) -> str:
-    """Return what the model in a folder is called."""
-    demo = folder.resolve() == default_model().resolve()
-    return "pibloom-demo" if demo else folder.resolve().name
+def model_name(path: Path) -> str:
+    """Return what a model is called."""
+    if is_baked(path):
+        return str(BakedModel(path).metadata.get("name", path.stem))
+    demo = path.resolve() == default_model().resolve()
+    return "pibloom-demo" if demo else path.resolve().name
 
 
 def license_of(folder: Path) -> str | None:

@@ -1,24 +1,34 @@
-"""BLOOM's tokenizer: text to token ids and back, by the `tokenizers` library.
+"""BLOOM's tokenizer: text to token ids and back, in C, on a checkpoint's or a baked model's bytes.
 
-Decoding is done here, byte by byte, so that a reply can be shown while it is written without ever
-cutting a character in two.
+Decoding goes byte by byte, so that a reply can be shown while it is written without ever cutting
+a character in two.
 """
 
 import codecs
-import json
+import ctypes
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 
-import tokenizers
-
+from model.baked import SUFFIX, BakedModel
 from model.errors import ModelError
+from model.native import library
+from model.vocabulary import BEGIN, END, PADDING, SPECIAL, UNKNOWN, compile_vocabulary
 
-# Ids 0-3 in every BLOOM. Only the end may be drawn; none is ever shown.
-UNKNOWN, BEGIN, END, PADDING = range(4)
+__all__ = [
+    "BEGIN",
+    "END",
+    "NEVER_DRAWN",
+    "PADDING",
+    "UNKNOWN",
+    "Encoding",
+    "StreamDecoder",
+    "Tokenizer",
+]
+
 NEVER_DRAWN = frozenset({UNKNOWN, BEGIN, PADDING})
-_SPECIAL = {"<unk>": UNKNOWN, "<s>": BEGIN, "</s>": END, "<pad>": PADDING}
+_NEVER_SHOWN = frozenset(SPECIAL.values())
 
 
 @dataclass(frozen=True)
@@ -31,65 +41,72 @@ class Encoding:
 
 
 class Tokenizer:
-    """A checkpoint's byte-level BPE."""
+    """Byte-level BPE on bytes that stay where they are; as good from many threads at once."""
 
-    def __init__(self, inner: tokenizers.Tokenizer) -> None:
-        self._inner = inner
-        self.size = inner.get_vocab_size(with_added_tokens=True)
+    def __init__(self, address: int, size: int, owner: object) -> None:
+        """Use the `size` bytes at `address`, which `owner` keeps alive."""
+        self._address, self._owner = address, owner
+        if problem := _c().bloom_tokenizer_check(address, size):
+            raise ModelError(f"the tokenizer cannot be used: {problem.decode()}")
+        self.size: int = ctypes.c_uint32.from_address(address + 8).value
 
     @classmethod
-    def open(cls, folder: Path) -> "Tokenizer":
-        """Read `tokenizer.json`; `ModelError` when it is missing, damaged or not BLOOM's kind."""
-        path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise ModelError(f"{path} is missing; a checkpoint folder needs its tokenizer")
+    def from_bytes(cls, compiled: bytes) -> "Tokenizer":
+        """Use what `compile_vocabulary` made."""
+        owner = ctypes.create_string_buffer(compiled, len(compiled))
+        return cls(ctypes.addressof(owner), len(compiled), owner)
+
+    @classmethod
+    def of(cls, model: BakedModel) -> "Tokenizer":
+        """Use the tokenizer of a baked model, in place."""
+        address, size = model.tokenizer_section
         try:
-            inner = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises nothing more precise
-            raise ModelError(f"{path} cannot be read: {error}") from None
-        found = {text: inner.token_to_id(text) for text in _SPECIAL}
-        if found != _SPECIAL:
-            raise ModelError(f"{path}: expected BLOOM's special tokens {_SPECIAL}, found {found}")
-        if json.loads(inner.to_str())["decoder"] is None or "ByteLevel" not in repr(inner.decoder):
-            raise ModelError(f"{path}: expected a byte-level tokenizer, as BLOOM's is")
-        # A file keeps how it was last used; to cut or fill up a prompt is never ours to do.
-        inner.no_truncation()
-        inner.no_padding()
-        return cls(inner)
+            return cls(address, size, model)
+        except ModelError as error:
+            raise ModelError(f"{model.path}: {error}") from None
+
+    @classmethod
+    def open(cls, path: Path) -> "Tokenizer":
+        """Open a baked model's tokenizer, or compile a checkpoint folder's."""
+        if path.suffix == SUFFIX:
+            return cls.of(BakedModel(path))
+        return cls.from_bytes(compile_vocabulary(path))
 
     def encode(self, text: str) -> Encoding:
         """Split a text; ValueError when it holds half of a surrogate pair, which is no text."""
-        try:
-            encoding = self._inner.encode(text)
-        except TypeError:
-            raise ValueError("the text holds half of a surrogate pair") from None
-        pieces = [self.bytes_of(id_).decode("utf-8", "backslashreplace") for id_ in encoding.ids]
-        return Encoding(encoding.ids, pieces, encoding.offsets)
+        data = _utf8(text)
+        ids, starts, ends = ((ctypes.c_uint32 * len(data))() for _ in range(3))
+        count = self._encode(data, ids, starts, ends)
+        return Encoding(
+            ids[:count],
+            [self.bytes_of(id_).decode("utf-8", "backslashreplace") for id_ in ids[:count]],
+            list(zip(starts[:count], ends[:count], strict=True)),
+        )
 
     def ids(self, text: str) -> list[int]:
         """Split a text, for its ids only."""
-        try:
-            return self._inner.encode(text).ids
-        except TypeError:
-            raise ValueError("the text holds half of a surrogate pair") from None
+        data = _utf8(text)
+        ids = (ctypes.c_uint32 * len(data))()
+        return ids[: self._encode(data, ids, None, None)]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Join tokens to text; special tokens are left out."""
-        shown = b"".join(self.bytes_of(id_) for id_ in ids if id_ not in _SPECIAL.values())
+        shown = b"".join(self.bytes_of(id_) for id_ in ids if id_ not in _NEVER_SHOWN)
         return shown.decode("utf-8", "replace")
 
     def bytes_of(self, id_: int) -> bytes:
         """Return one token's bytes; `ValueError` for an id that the vocabulary lacks."""
-        if id_ in self._added:
-            return self._added[id_].encode()
-        token = self._inner.id_to_token(id_)
-        if token is None:
+        length = ctypes.c_uint32()
+        found = _c().bloom_token(self._address, id_, length) if 0 <= id_ < self.size else None
+        if found is None:
             raise ValueError(f"no token has the id {id_}; the vocabulary has {self.size}")
-        return bytes(_BYTE_OF[symbol] for symbol in token)
+        return ctypes.string_at(found, length.value)
 
-    @cached_property
-    def _added(self) -> dict[int, str]:
-        return {id_: t.content for id_, t in self._inner.get_added_tokens_decoder().items()}
+    def _encode(self, data: bytes, *buffers: "ctypes.Array[ctypes.c_uint32] | None") -> int:
+        count: int = _c().bloom_encode(self._address, data, len(data), *buffers)
+        if count < 0:
+            raise MemoryError(f"there is no memory to split a text of {len(data)} bytes")
+        return count
 
 
 class StreamDecoder:
@@ -101,17 +118,25 @@ class StreamDecoder:
 
     def push(self, id_: int) -> str:
         """Return the text that this token completes, which may be none."""
-        if id_ in _SPECIAL.values():
+        if id_ in _NEVER_SHOWN:
             return ""
         return self._decoder.decode(self._tokenizer.bytes_of(id_))
 
 
-def _byte_symbols() -> dict[str, int]:
-    """Return the byte that each of GPT-2's 256 printable stand-ins means (Radford et al. 2019)."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    symbols = {chr(byte): byte for byte in printable}
-    return symbols | {chr(256 + at): byte for at, byte in enumerate(others)}
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("the text holds half of a surrogate pair") from None
 
 
-_BYTE_OF = _byte_symbols()
+@cache
+def _c() -> ctypes.CDLL:
+    c, pointer, u32 = library(), ctypes.c_void_p, ctypes.c_uint32
+    c.bloom_tokenizer_check.argtypes = (pointer, ctypes.c_uint64)
+    c.bloom_tokenizer_check.restype = ctypes.c_char_p
+    c.bloom_encode.argtypes = (pointer, ctypes.c_char_p, ctypes.c_uint64, pointer, pointer, pointer)
+    c.bloom_encode.restype = ctypes.c_int64
+    c.bloom_token.argtypes = (pointer, u32, ctypes.POINTER(u32))
+    c.bloom_token.restype = pointer
+    return c

@@ -1,33 +1,30 @@
 """Stand-ins that make the layers above the engine testable without weights."""
 
+import json
 import math
 import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
-import tokenizers
-from tokenizers import decoders, models, pre_tokenizers
-
 from model.chat import ChatTemplate
 from model.config import BloomConfig
 from model.engine import OutOfMemory, Work
-from model.loader import Model, ModelInfo
+from model.loader import Model, ModelInfo, default_model
 from model.sampling import Logits
 from model.scheduler import Scheduler
 from model.tokenizer import END, Tokenizer
+from model.vocabulary import SYMBOLS, compile_json
 
 SPECIAL = ["<unk>", "<s>", "</s>", "<pad>"]
 
 
 def byte_tokenizer() -> Tokenizer:
     """A tokenizer with one token a byte after the four special ones: every cut that can be."""
-    symbols = sorted(pre_tokenizers.ByteLevel.alphabet())
+    symbols = sorted(SYMBOLS)
     vocab = {text: id_ for id_, text in enumerate([*SPECIAL, *symbols])}
-    inner = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=[], unk_token="<unk>"))
-    inner.add_special_tokens(SPECIAL)
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    inner.decoder = decoders.ByteLevel()
-    return Tokenizer(inner)
+    data = json.loads((default_model() / "tokenizer.json").read_text())
+    data["model"] |= {"vocab": vocab, "merges": []}
+    return Tokenizer.from_bytes(compile_json(data))
 
 
 @dataclass(eq=False)

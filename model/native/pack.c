@@ -209,3 +209,17 @@ int bloom_pack_embedding(uint32_t rows, uint32_t cols, const float *values, uint
     }
     return 0;
 }
+
+int bloom_widen(const char *type, const void *values, uint64_t count, float *out) {
+    const uint16_t *halves = values;
+    if (!strcmp(type, "F32")) memcpy(out, values, count * sizeof *out);
+    else if (!strcmp(type, "F16"))
+        for (uint64_t i = 0; i < count; i++) out[i] = half_to_float(halves[i]);
+    else if (!strcmp(type, "BF16"))
+        for (uint64_t i = 0; i < count; i++) {
+            union { uint32_t u; float f; } wide = {.u = (uint32_t)halves[i] << 16};
+            out[i] = wide.f;
+        }
+    else return -1;
+    return 0;
+}

@@ -23,7 +23,7 @@ def main() -> None:
         os.write(steps, b".")
         time.sleep(seconds)  # stands for the engine's work
 
-    def load(folder: object, **options: object) -> loader.Model:
+    def load(path: object, **options: object) -> loader.Model:
         time.sleep(float(os.environ.get("LOAD_SECONDS", "0")))
         if message := os.environ.get("LOAD_ERROR"):
             raise ModelError(message)

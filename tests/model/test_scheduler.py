@@ -165,16 +165,20 @@ def test_a_long_prompt_is_read_in_chunks_while_others_write(start: Start) -> Non
 
 def test_cancelling_ends_within_a_step(start: Start) -> None:
     fake = engine("x" * 1000)
-    scheduler = start(fake)
-    generation = scheduler.submit(request(max_new_tokens=1000))
-    steps_at_cancel = 0
-    for event in generation.events():
-        if isinstance(event, Token) and not steps_at_cancel:
-            generation.cancel()
-            steps_at_cancel = len(fake.steps)
-        last = event
-    assert last == Failed("cancelled", "the client left")
-    assert len(fake.steps) <= steps_at_cancel + 1
+    at_third_step, cancelled = threading.Event(), threading.Event()
+
+    def before_step() -> None:
+        if len(fake.steps) == 2:
+            at_third_step.set()
+            assert cancelled.wait(30)
+
+    fake.before_step = before_step
+    generation = start(fake).submit(request(max_new_tokens=1000))
+    assert at_third_step.wait(30)
+    generation.cancel()
+    cancelled.set()
+    assert finish(generation)[-1] == Failed("cancelled", "the client left")
+    assert len(fake.steps) == 3
     assert not fake.open
 
 

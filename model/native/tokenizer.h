@@ -1,0 +1,40 @@
+/* BLOOM's tokenizer, on bytes that are used where they lie: part of a baked model, or in memory.
+ *
+ * Every number of the bytes is checked where it is used, so that opening them costs nothing and
+ * damaged ones do no harm beyond wrong tokens.
+ */
+#ifndef TOKENIZER_H
+#define TOKENIZER_H
+
+#include "bloom.h"
+
+enum { TOKENIZER_VERSION = 1, TOKENIZER_EMPTY = -1 };
+
+/* Little endian; the tables follow, at offsets from the start. */
+struct tokenizer_header {
+    uint8_t magic[4];
+    uint32_t version;
+    uint32_t size;          /* entries of the vocabulary */
+    uint32_t merges;
+    uint32_t slots;         /* of the hash table, a power of two */
+    uint32_t added;         /* tokens that are found in a text as they are, before all else */
+    uint32_t starts_at;     /* uint32_t [size + 1]: where each token's bytes start in `bytes` */
+    uint32_t bytes_at, bytes_size;
+    uint32_t merges_at;     /* struct merge [merges], the earlier the sooner */
+    uint32_t slots_at;      /* int32_t [slots]: a merge, or -1 */
+    uint32_t added_at;      /* uint32_t [added]: ids, longest text first */
+    uint32_t single[256];   /* the token of each byte */
+};
+
+struct merge { uint32_t left, right, result; };
+
+/* NULL, or what is wrong with the bytes. */
+BLOOM_API const char *bloom_tokenizer_check(const uint8_t *tokenizer, uint64_t size);
+/* Split UTF-8 text; `ids`, and `starts` and `ends` unless NULL, have room for `length` numbers.
+ * Starts and ends count characters. Returns the number of tokens, or -1 without memory. */
+BLOOM_API int64_t bloom_encode(const uint8_t *tokenizer, const uint8_t *text, uint64_t length,
+                               uint32_t *ids, uint32_t *starts, uint32_t *ends);
+/* A token's bytes, within the tokenizer's; NULL for an id that it lacks. */
+BLOOM_API const uint8_t *bloom_token(const uint8_t *tokenizer, uint32_t id, uint32_t *length);
+
+#endif
