@@ -1,4 +1,4 @@
-"""`pibloom inspect`: what a checkpoint holds, and whether it is whole."""
+"""`pibloom inspect`: what a checkpoint or a baked model holds, and whether it is whole."""
 
 import json
 from pathlib import Path
@@ -7,19 +7,25 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.main import Failure, Refused
+from model.baked import BakedModel
 from model.errors import ModelError
 from model.loader import default_model, license_of
+from model.store import is_baked
+from model.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from model.checkpoint import Checkpoint
 
+Row = dict[str, Any]
+
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path), default=default_model)
+@click.argument("path", type=click.Path(path_type=Path), default=default_model)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--tensors", is_flag=True, help="List every tensor.")
-def inspect(folder: Path, *, as_json: bool, tensors: bool) -> None:
-    """Show what the checkpoint in FOLDER holds; the demo model without FOLDER.
+@click.option("--tensors", is_flag=True, help="List every tensor, with its rounding error.")
+@click.option("--verify", is_flag=True, help="Read every byte of a baked model.")
+def inspect(path: Path, *, as_json: bool, tensors: bool, verify: bool) -> None:
+    """Show what the checkpoint folder or baked model PATH holds; the demo model without PATH.
 
     Headers, shapes and the tokenizer are checked, the same as when it is served.
 
@@ -27,24 +33,22 @@ def inspect(folder: Path, *, as_json: bool, tensors: bool) -> None:
     Examples:
       pibloom inspect
       pibloom inspect ~/bloom-560m --tensors
+      pibloom inspect model.bloom --verify
       pibloom inspect ~/bloom-560m --json | jq .parameters
     """
     from model.checkpoint import Checkpoint
 
     try:
-        checkpoint = Checkpoint.open(folder)
-        entries = checkpoint.tokenizer().size
+        if is_baked(path):
+            facts, rows = _baked(BakedModel(path), verify=verify)
+        else:
+            facts, rows = _checkpoint(Checkpoint.open(path))
     except ModelError as error:
         raise Refused(str(error)) from None
     except ModuleNotFoundError as error:
         raise Failure(f"reading weights needs {error.name}, of the extra 'reference'") from None
-    facts = _facts(checkpoint, entries)
     if as_json:
-        facts["tensors"] = [
-            {"name": t.name, "shape": t.shape, "dtype": t.dtype, "file": t.file, "bytes": t.nbytes}
-            for t in checkpoint.tensors
-        ]
-        click.echo(json.dumps(facts, indent=2))
+        click.echo(json.dumps(facts | {"tensors": rows}, indent=2))
         return
     from rich.console import Console
     from rich.table import Table
@@ -52,23 +56,25 @@ def inspect(folder: Path, *, as_json: bool, tensors: bool) -> None:
     console = Console()
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in facts.items():
-        if name != "files":
+        if isinstance(value, dict):
+            for file, size in value.items():
+                table.add_row("", f"{file}  {size:,} bytes")
+        else:
             table.add_row(name.replace("_", " "), _readable(value))
-    for file, size in facts["files"].items():
-        table.add_row("", f"{file}  {size:,} bytes")
     console.print(table)
-    if tensors:
-        listing = Table("tensor", "shape", "type", "bytes", "file", box=None, pad_edge=False)
-        for t in checkpoint.tensors:
-            listing.add_row(t.name, "×".join(map(str, t.shape)), t.dtype, f"{t.nbytes:,}", t.file)
+    if tensors and rows:
+        listing = Table(*(name.replace("_", " ") for name in rows[0]), box=None, pad_edge=False)
+        for row in rows:
+            listing.add_row(*map(_cell, row.values()))
         console.print(listing)
 
 
-def _facts(checkpoint: "Checkpoint", entries: int) -> dict[str, Any]:
+def _checkpoint(checkpoint: "Checkpoint") -> tuple[Row, list[Row]]:
     config = checkpoint.config
-    return {
+    facts = {
         "folder": str(checkpoint.folder),
         "architecture": "BLOOM",
+        "state": "whole",
         "parameters": checkpoint.parameters,
         "weights_bytes": checkpoint.size_bytes,
         "types": sorted({tensor.dtype for tensor in checkpoint.tensors}),
@@ -77,11 +83,86 @@ def _facts(checkpoint: "Checkpoint", entries: int) -> dict[str, Any]:
         "heads": config.heads,
         "head_size": config.head_size,
         "embedding_rows": config.vocab_size,
-        "tokenizer_entries": entries,
+        "tokenizer_entries": checkpoint.tokenizer().size,
         "max_context": config.max_context,
         "license": license_of(checkpoint.folder),
         "files": {path.name: path.stat().st_size for path in checkpoint.files},
     }
+    rows = [
+        {
+            "name": t.name,
+            "shape": list(t.shape),
+            "dtype": t.dtype,
+            "file": t.file,
+            "bytes": t.nbytes,
+        }
+        for t in checkpoint.tensors
+    ]
+    return facts, rows
+
+
+def _baked(model: BakedModel, *, verify: bool) -> tuple[Row, list[Row]]:
+    described = model.metadata
+    tokenizer = Tokenizer.of(model)
+    if verify:
+        model.verify()
+    facts: Row = {
+        "file": str(model.path),
+        "name": described.get("name"),
+        "architecture": "BLOOM" if model.bits else "the tokenizer of a BLOOM",
+        "state": "whole, every byte" if verify else "its header is whole (--verify reads the rest)",
+        "bytes": model.size_bytes,
+    }
+    if model.bits:
+        config = model.config
+        facts |= {
+            "parameters": described.get("parameters"),
+            "bits": model.bits,
+            "layers": config.layers,
+            "hidden_size": config.hidden_size,
+            "heads": config.heads,
+            "head_size": config.head_size,
+            "embedding_rows": config.vocab_size,
+            "max_context": config.max_context,
+        }
+    facts |= {
+        "tokenizer_entries": tokenizer.size,
+        "tokenizer_bytes": model.tokenizer_section[1],
+        "license": described.get("license"),
+    }
+    errors = {
+        error["name"]: error for error in described.get("errors", ()) if isinstance(error, dict)
+    }
+    rows: list[Row] = []
+    for tensor in model.tensors:
+        # The embedding's two planes are one tensor of the checkpoint.
+        known = tensor.name.replace("embeddings.high", "embeddings.weight")
+        error = errors.get(known, {})
+        rows.append(
+            {
+                "name": tensor.name,
+                "shape": [tensor.rows, tensor.cols],
+                "format": tensor.format,
+                "bytes": tensor.nbytes,
+                "relative_error": error.get("relative"),
+                "largest_error": error.get("largest"),
+            }
+        )
+    return facts, rows
+
+
+def _cell(value: object) -> str:
+    match value:
+        case float():
+            return f"{value:.2g}"
+        case None:
+            return ""
+        case list():
+            return "×".join(map(str, value))
+        case int():
+            return f"{value:,}"
+        case _:
+            return str(value)
 
 
 def _readable(value: object) -> str:

@@ -10,7 +10,8 @@ COMMANDS = {
     "up": "Serve the chat and both functions on this machine.",
     "generate": "Write text in the terminal.",
     "tokenize": "Show the tokens of a text.",
-    "inspect": "Show what a checkpoint holds.",
+    "bake": "Make a checkpoint into the file that is served.",
+    "inspect": "Show what a checkpoint or a baked model holds.",
 }
 
 
@@ -25,7 +26,7 @@ class Failure(click.ClickException):
 
 
 class Refused(Failure):
-    """A checkpoint that cannot be used."""
+    """A model that cannot be used."""
 
     exit_code = REFUSED
 
@@ -62,7 +63,7 @@ def pibloom() -> None:
       pibloom COMMAND --help              examples of each command
 
     \b
-    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the checkpoint is refused,
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the model is refused,
     130 interrupted.
     """
 

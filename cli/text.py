@@ -19,7 +19,7 @@ def model_option(function: Function) -> Function:
         type=click.Path(path_type=Path),
         envvar="PIBLOOM_MODEL",
         default=default_model,
-        help="Checkpoint folder; PIBLOOM_MODEL, or the demo model.",
+        help="model.bloom or a checkpoint folder; PIBLOOM_MODEL, or the demo model.",
     )(function)
 
 

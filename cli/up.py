@@ -11,14 +11,16 @@ import time
 import urllib.error
 import urllib.request
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
 import click
 
-from cli.main import Failure
+from cli.bake import progress_bar
+from cli.main import Failure, Refused
+from model.errors import ModelError
 
 SERVICES = ("tokenize", "generate", "ui")  # in the order in which they become ready
 POLL = 0.1  # seconds between two looks at the services
@@ -108,7 +110,7 @@ class Service:
 @click.option(
     "--model",
     type=click.Path(path_type=Path),
-    help="Checkpoint folder to serve; the demo model when absent.",
+    help="model.bloom or checkpoint folder to serve; the demo model when absent.",
 )
 @click.option("--engine", help="What runs the model.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
@@ -143,8 +145,6 @@ def up(
     """
     environment = {}
     if model is not None:
-        if not model.is_dir():
-            raise Failure(f"there is no checkpoint folder {model}")
         environment["PIBLOOM_MODEL"] = str(model.resolve())
     if engine is not None:
         environment["PIBLOOM_ENGINE"] = engine
@@ -164,6 +164,7 @@ def up(
                 variable = f"PIBLOOM_{function.name.upper()}_URL"
                 service.environment.setdefault(variable, function.url)
     _check_ports(chosen)
+    _prepare_model(os.environ | environment)
     stops = _Stops()
     try:
         _start(chosen, stops, verbose=verbose)
@@ -189,6 +190,28 @@ def _service(
         probe="/healthz" if name == "ui" else "/readyz",
         environment=dict(environment),
     )
+
+
+def _prepare_model(environment: Mapping[str, str]) -> None:
+    """Find out before anything starts whether the model can be used; bake it if it must be."""
+    from functions.settings import SettingError, Settings
+    from model.baked import BakedModel
+    from model.checkpoint import Checkpoint
+    from model.store import baked_copy, is_baked
+
+    try:
+        settings = Settings.read(environment)
+        if is_baked(settings.model):
+            BakedModel(settings.model)
+        elif settings.engine == "native":
+            with progress_bar(f"baking {settings.model.name}") as progress:
+                baked_copy(settings.model, settings.bits, progress)
+        else:
+            Checkpoint.open(settings.model)
+    except SettingError as error:
+        raise click.UsageError(str(error)) from None
+    except ModelError as error:
+        raise Refused(str(error)) from None
 
 
 def _check_ports(services: Sequence[Service]) -> None:

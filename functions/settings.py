@@ -27,11 +27,19 @@ class Settings:
     """What the environment says; each field is the variable PIBLOOM_ + its name in capitals."""
 
     model: Path = _setting(
-        default_model(), "checkpoint folder; the default is the demo model that piBLOOM ships"
+        default_model(),
+        "`model.bloom`, or a checkpoint folder, which is baked first; by default the demo model",
     )
-    engine: str = _setting("reference", "what runs the model", among=ENGINES)
-    dtype: str = _setting("float32", "the engine's weights", among=("float32", "bfloat16"))
-    device: str = _setting("auto", "where the engine runs", among=("auto", "cpu", "cuda"))
+    engine: str = _setting("native", "what runs the model", among=ENGINES)
+    bits: int = _setting(8, "bits of a weight when a folder is baked: 8 or 4", low=4, high=8)
+    threads: int = _setting(0, "threads of the native engine; 0: one a core", low=0, high=256)
+    kv_memory: int = _setting(
+        256 << 20, "bytes for the keys and values of all chats; half may be kept", low=1 << 20
+    )
+    dtype: str = _setting(
+        "float32", "the reference engine's weights", among=("float32", "bfloat16")
+    )
+    device: str = _setting("auto", "where the reference engine runs", among=("auto", "cpu", "cuda"))
     max_batch: int = _setting(8, "generations that run at once", low=1, high=256)
     max_queue: int = _setting(32, "generations that may wait; more get 429", low=0, high=10_000)
     max_body: int = _setting(1 << 20, "bytes of a request's body; more get 413", low=1024)

@@ -7,7 +7,11 @@ cd "$(dirname "$0")/.."
 profile=${1:?usage: scripts/setup.sh up|test}
 venv=.venv
 log=$venv/setup.log
-needed_gb=8
+if [ "$profile" = test ]; then
+  needed_gb=8 size="about 6 GB with torch, a few minutes"
+else
+  needed_gb=1 size="about 150 MB, half a minute"
+fi
 
 say() { printf 'piBLOOM: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
@@ -53,7 +57,13 @@ if ! python=$(find_python); then
   fi
 fi
 
+if ! command -v "${CC:-cc}" >/dev/null; then
+  apt_install "the native engine is written in C" gcc libc6-dev
+fi
 if [ "$profile" = test ]; then
+  if ! command -v aarch64-linux-gnu-gcc >/dev/null || ! command -v qemu-aarch64-static >/dev/null; then
+    apt_install "the tests run the engine as a Raspberry Pi would" gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static
+  fi
   if ! command -v chromium >/dev/null; then
     apt_install "the browser tests" chromium fonts-noto-core fonts-noto-cjk
   fi
@@ -66,7 +76,9 @@ wanted=$(cat "$lock" pyproject.toml | sha256sum | cut -d' ' -f1)-$("$python" -c 
 for done_before in "$stamp" $venv/installed-test; do
   if [ "$done_before" = "$stamp" ]; then want=$wanted
   else want=$(cat requirements/test.txt pyproject.toml | sha256sum | cut -d' ' -f1)-${wanted##*-}; fi
-  if [ "$(cat "$done_before" 2>/dev/null || true)" = "$want" ]; then exit 0; fi
+  if [ "$(cat "$done_before" 2>/dev/null || true)" = "$want" ]; then
+    exec $venv/bin/python -m model.native.build --if-needed
+  fi
 done
 
 free_gb=$(df -Pk . | awk 'NR == 2 { print int($4 / 1048576) }')
@@ -85,7 +97,6 @@ if ! [ -x $venv/bin/python ] || ! $venv/bin/python -m pip --version >/dev/null 2
   fi
 fi
 
-size="about 6 GB with torch, a few minutes"
 say "installing the pinned packages ($size; details in $log)"
 started=$SECONDS
 if ! $venv/bin/python -m pip install --disable-pip-version-check --require-hashes -r "$lock" >"$log" 2>&1 \
@@ -97,5 +108,6 @@ if ! $venv/bin/python -m pip install --disable-pip-version-check --require-hashe
   fi
   fail "the packages could not be installed; $log has the details"
 fi
+$venv/bin/python -m model.native.build --if-needed
 echo "$wanted" >"$stamp"
 say "installed in $((SECONDS - started)) s"

@@ -41,6 +41,9 @@ service: Service[loader.Model] = Service(
     lambda: loader.load(
         settings.model,
         engine=settings.engine,
+        bits=settings.bits,
+        threads=settings.threads,
+        kv_bytes=settings.kv_memory,
         dtype=settings.dtype,
         device=settings.device,
         max_batch=settings.max_batch,

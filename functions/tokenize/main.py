@@ -25,12 +25,15 @@ class Loaded:
     """The tokenizer, as a service holds it."""
 
     tokenizer: Tokenizer
+    name: str
 
     def close(self, grace: float = 0.0) -> None:
         """Do nothing: a tokenization is over in a moment."""
 
 
-service: Service[Loaded] = Service(lambda: Loaded(Tokenizer.open(settings.model)))
+service: Service[Loaded] = Service(
+    lambda: Loaded(Tokenizer.open(settings.model), model_name(settings.model))
+)
 install(current_app, settings.max_body)
 current_app.extensions["pibloom"] = service
 
@@ -58,7 +61,7 @@ def post_tokenize(request: Request) -> Response:
 def get_root(request: Request) -> Response:
     """Say what is served."""
     loaded = service.peek()
-    model = loaded and {"name": model_name(settings.model), "vocab_size": loaded.tokenizer.size}
+    model = loaded and {"name": loaded.name, "vocab_size": loaded.tokenizer.size}
     return json_reply(
         {"service": "tokenize", "version": __version__, "state": service.state, "model": model}
     )

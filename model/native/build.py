@@ -52,24 +52,34 @@ _KERNELS = {
 }
 
 
-def build(output: Path = LIBRARY, extra: Sequence[str] = ()) -> None:
-    """Compile and link; `extra` flags come last. `ModelError` holds the compiler's complaint."""
-    compiler = shlex.split(os.environ.get("CC", "cc"))
-    machine = _run([*compiler, "-dumpmachine"]).partition("-")[0]
+def build(
+    output: Path = LIBRARY,
+    *,
+    compiler: str | None = None,
+    flags: Sequence[str] = (),
+    program: Path | None = None,
+) -> None:
+    """Compile and link the library; or, with the source of a program, that program.
+
+    `compiler` is CC's, or cc; `flags` come last. `ModelError` holds the compiler's complaint.
+    """
+    cc = shlex.split(compiler or os.environ.get("CC", "cc"))
+    machine = _run([*cc, "-dumpmachine"]).partition("-")[0]
     special = _KERNELS.get(machine, {})
     others = {name for kernels in _KERNELS.values() for name in kernels}
     with tempfile.TemporaryDirectory() as scratch:
         objects = []
-        for source in sorted(FOLDER.glob("*.c")):
+        for source in [*sorted(FOLDER.glob("*.c")), *([program] if program else [])]:
             if source.name in others and source.name not in special:
                 continue
             target = Path(scratch) / f"{source.stem}.o"
-            flags = [*_FLAGS, *_WARNINGS, *special.get(source.name, ()), *extra]
-            _run([*compiler, *flags, "-c", str(source), "-o", str(target)])
+            of_source = [*_FLAGS, *_WARNINGS, f"-I{FOLDER}", *special.get(source.name, ()), *flags]
+            _run([*cc, *of_source, "-c", str(source), "-o", str(target)])
             objects.append(str(target))
         # Under a temporary name first: a process may have the former library mapped.
         fresh = output.with_suffix(f".{os.getpid()}.tmp")
-        _run([*compiler, "-shared", *extra, *objects, "-o", str(fresh), "-lm", "-lpthread"])
+        kind = [] if program else ["-shared"]
+        _run([*cc, *kind, *flags, *objects, "-o", str(fresh), "-lm", "-lpthread"])
         fresh.replace(output)
 
 

@@ -105,7 +105,7 @@ def test_generate_asks_a_running_function(start: Start) -> None:
         (("generate", "--url", "http://127.0.0.1:9", "a"), 1, "127.0.0.1:9"),
         (("generate", "--url", "nonsense", "a"), 1, "nonsense"),
         (("dance",), 2, "dance"),
-        (("up", "--model", "/nothing/here"), 1, "/nothing/here"),
+        (("up", "--model", "/nothing/here"), 3, "/nothing/here"),
         (("up", "--port", "0"), 2, "port"),
         (("up", "--port", "9000", "--generate-port", "9000"), 1, "--generate-port"),
         (("up", "dance"), 2, "dance"),

@@ -1,0 +1,89 @@
+"""`pibloom bake`: a checkpoint folder becomes one file, `model.bloom`."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from cli.main import Failure, Refused
+from model.errors import ModelError
+
+
+@click.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("model.bloom"),
+    show_default=True,
+    help="The file to write.",
+)
+@click.option(
+    "--bits",
+    type=click.Choice(["8", "4"]),
+    default="8",
+    show_default=True,
+    help="Bits of a weight; the word embedding has 8 either way.",
+)
+@click.option("--tokenizer-only", is_flag=True, help="Write the tokenizer alone, a few MB.")
+@click.option("--json", "as_json", is_flag=True, help="Print each tensor's error as JSON.")
+def bake(checkpoint: Path, output: Path, bits: str, *, tokenizer_only: bool, as_json: bool) -> None:
+    """Quantise the checkpoint folder CHECKPOINT into one file that is served in place.
+
+    \b
+    Examples:
+      pibloom bake ~/bloom-560m -o bloom-560m.bloom
+      pibloom bake ~/bloom-560m --bits 4
+      pibloom bake ~/bloom-560m --tokenizer-only -o tokenizer.bloom
+    """
+    from model import bake as baking
+    from model.checkpoint import Checkpoint
+
+    if output.suffix != ".bloom":
+        raise click.UsageError(f"the output must be called something.bloom, not {output.name}")
+    try:
+        if tokenizer_only:
+            baking.bake_tokenizer_only(checkpoint, output)
+            errors = []
+        else:
+            opened = Checkpoint.open(checkpoint)
+            with progress_bar(f"baking {output.name}") as progress:
+                errors = baking.bake(opened, output, bits=int(bits), progress=progress)
+    except ModelError as error:
+        raise Refused(str(error)) from None
+    except ModuleNotFoundError as error:
+        raise Failure(f"reading a .bin needs {error.name}, of the extra 'reference'") from None
+    if as_json:
+        click.echo(json.dumps([asdict(error) for error in errors], indent=2))
+        return
+    size = output.stat().st_size / 1e6
+    click.echo(f"{output}: {size:,.1f} MB", err=True)
+    if errors:
+        worst = max(errors, key=lambda error: error.relative)
+        typical = sorted(error.relative for error in errors)[len(errors) // 2]
+        click.echo(
+            f"rounding cost {typical:.2%} of a tensor (the median of {len(errors)}),"
+            f" {worst.relative:.2%} at most ({worst.name})",
+            err=True,
+        )
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Show how far a baking is, on standard error."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title)
+        yield lambda name, done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,35 @@
+"""Baked models to run, and the checkpoints that they were made of."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from model.bake import bake
+from model.baked import BakedModel
+from model.checkpoint import Checkpoint
+
+Bake = Callable[[Path, int], BakedModel]
+
+
+@pytest.fixture(scope="session")
+def baked(tmp_path_factory: pytest.TempPathFactory) -> Bake:
+    """Bake a checkpoint folder with some bits, once."""
+    folder, made = tmp_path_factory.mktemp("baked"), dict[tuple[Path, int], BakedModel]()
+
+    def bake_once(checkpoint: Path, bits: int) -> BakedModel:
+        key = (checkpoint, bits)
+        if key not in made:
+            path = folder / f"{checkpoint.name}-{bits}.bloom"
+            bake(Checkpoint.open(checkpoint), path, bits=bits)
+            made[key] = BakedModel(path)
+        return made[key]
+
+    return bake_once
+
+
+@pytest.fixture(scope="session", params=["demo", "random_bloom"])
+def checkpoint(request: pytest.FixtureRequest) -> Path:
+    """Two shapes: 4 heads of 64, and 6 (no power of two) of 16 with padding rows."""
+    found: Path = request.getfixturevalue(request.param)
+    return found
