@@ -212,6 +212,14 @@ INLINE uint8_t *page_at(const struct attention *task, size_t page, size_t part) 
     return task->pages[page] + index * page_head(task->head_size, task->plain);
 }
 
+/* A head's vectors of one page lie apart from those of the next: ask for them in time. */
+INLINE void fetch(const struct attention *task, size_t page, size_t part, size_t pages) {
+    if (page >= pages) return;
+    const uint8_t *next = page_at(task, page, part);
+    for (size_t line = 0; line < page_head(task->head_size, task->plain); line += 64)
+        __builtin_prefetch(next + line);
+}
+
 INLINE void load_vector(const uint8_t *from, int plain, wide *out) {
     if (plain) *out = load((const float *)from);
     else load_i8((const int8_t *)from, out);
@@ -253,8 +261,10 @@ INLINE void attend_one(const struct attention *task, size_t token, float *scores
     memset(scaled, 0, sizeof scaled);
     for (size_t i = 0; i < task->head_size; i++) scaled[i] = query[i] * factor;
 
+    size_t pages = (length + BLOOM_PAGE - 1) / BLOOM_PAGE;
     float most = -INFINITY;
-    for (size_t page = 0; page * BLOOM_PAGE < length; page++) {
+    for (size_t page = 0; page < pages; page++) {
+        fetch(task, page + 4, 0, pages);
         const uint8_t *keys = page_at(task, page, 0);
         const float *scales = (const float *)(keys + BLOOM_PAGE * size);
         size_t first = page * BLOOM_PAGE;
@@ -291,7 +301,8 @@ INLINE void attend_one(const struct attention *task, size_t token, float *scores
     float inverse = 1 / sum_of(&total);
     wide sums[chunks];
     memset(sums, 0, sizeof sums);
-    for (size_t page = 0; page * BLOOM_PAGE < length; page++) {
+    for (size_t page = 0; page < pages; page++) {
+        fetch(task, page + 4, 1, pages);
         const uint8_t *values = page_at(task, page, 1);
         const float *scales = (const float *)(values + BLOOM_PAGE * size);
         size_t first = page * BLOOM_PAGE;

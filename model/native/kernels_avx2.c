@@ -54,7 +54,7 @@ INLINE void block_w8(const struct matmul *task, const uint8_t *block, size_t row
         __m256i sums[4][2];
         for (int c = 0; c < count; c++) sums[c][0] = sums[c][1] = _mm256_setzero_si256();
         for (int i = 0; i < 16; i++) {
-            if (count == 1) _mm_prefetch((const char *)tile + 2048 + i * 64, _MM_HINT_T0);
+            _mm_prefetch((const char *)tile + 2048 + i * 64, _MM_HINT_T0);
             for (int half = 0; half < 2; half++) {
                 __m256i w = line(tile + i * 64, half), size = _mm256_abs_epi8(w);
                 for (int c = 0; c < count; c++) {
@@ -85,7 +85,7 @@ INLINE void block_w4(const struct matmul *task, const uint8_t *block, size_t row
             __m256i pairs[4][2];
             for (int c = 0; c < count; c++) pairs[c][0] = pairs[c][1] = _mm256_setzero_si256();
             for (int i = part * 4; i < part * 4 + 4; i++) {
-                if (count == 1) _mm_prefetch((const char *)tile + 2048 + i * 64, _MM_HINT_T0);
+                _mm_prefetch((const char *)tile + 2048 + i * 64, _MM_HINT_T0);
                 for (int half = 0; half < 2; half++) {
                     __m256i both = line(tile + i * 64, half);
                     __m256i lower = _mm256_and_si256(both, nibble);

@@ -28,8 +28,12 @@ INLINE void block_w8(const struct matmul *task, const uint8_t *block, size_t row
     size_t groups = task->x.groups;
     const uint8_t *tiles = block + scales_size(groups);
     const __m512i flip = _mm512_set1_epi8((char)0x80);
+    const int8_t *x[8];
     __m512 rows[8];
-    for (int c = 0; c < count; c++) rows[c] = _mm512_setzero_ps();
+    for (int c = 0; c < count; c++) {
+        x[c] = task->x.q + (token + (size_t)c) * groups * BLOOM_GROUP;
+        rows[c] = _mm512_setzero_ps();
+    }
     for (size_t g = 0; g < groups; g++) {
         const uint8_t *tile = tiles + g * 1024;
         __m512i sums[8], others = _mm512_setzero_si512();
@@ -37,12 +41,12 @@ INLINE void block_w8(const struct matmul *task, const uint8_t *block, size_t row
             sums[c] = _mm512_set1_epi32(-128 * task->x.sum[(token + (size_t)c) * groups + g]);
 #pragma GCC unroll 16
         for (int i = 0; i < 16; i++) {
-            if (count == 1) _mm_prefetch((const char *)tile + 4096 + i * 64, _MM_HINT_T0);
+            _mm_prefetch((const char *)tile + 4096 + i * 64, _MM_HINT_T0);
             __m512i w = _mm512_xor_si512(_mm512_loadu_si512(tile + i * 64), flip);
             for (int c = 0; c < count; c++) {
-                __m512i x = quad(task->x.q + ((token + (size_t)c) * groups + g) * BLOOM_GROUP + i * 4);
-                if (count == 1 && i % 2) others = _mm512_dpbusd_epi32(others, w, x);
-                else sums[c] = _mm512_dpbusd_epi32(sums[c], w, x);
+                __m512i four = quad(x[c] + g * BLOOM_GROUP + i * 4);
+                if (count == 1 && i % 2) others = _mm512_dpbusd_epi32(others, w, four);
+                else sums[c] = _mm512_dpbusd_epi32(sums[c], w, four);
             }
         }
         if (count == 1) sums[0] = _mm512_add_epi32(sums[0], others);
@@ -59,8 +63,12 @@ INLINE void block_w4(const struct matmul *task, const uint8_t *block, size_t row
     size_t groups = task->x.groups;
     const uint8_t *tiles = block + scales_size(groups);
     const __m512i nibble = _mm512_set1_epi8(15);
+    const int8_t *x[8];
     __m512 rows[8];
-    for (int c = 0; c < count; c++) rows[c] = _mm512_setzero_ps();
+    for (int c = 0; c < count; c++) {
+        x[c] = task->x.q + (token + (size_t)c) * groups * BLOOM_GROUP;
+        rows[c] = _mm512_setzero_ps();
+    }
     for (size_t g = 0; g < groups; g++) {
         const uint8_t *tile = tiles + g * 512;
         __m512i sums[8], others = _mm512_setzero_si512();
@@ -68,15 +76,15 @@ INLINE void block_w4(const struct matmul *task, const uint8_t *block, size_t row
             sums[c] = _mm512_set1_epi32(-8 * task->x.sum[(token + (size_t)c) * groups + g]);
 #pragma GCC unroll 8
         for (int i = 0; i < 8; i++) {
-            if (count == 1) _mm_prefetch((const char *)tile + 4096 + i * 64, _MM_HINT_T0);
+            _mm_prefetch((const char *)tile + 4096 + i * 64, _MM_HINT_T0);
             __m512i both = _mm512_loadu_si512(tile + i * 64);
             __m512i lower = _mm512_and_si512(both, nibble);
             __m512i upper = _mm512_and_si512(_mm512_srli_epi16(both, 4), nibble);
             for (int c = 0; c < count; c++) {
-                const int8_t *x = task->x.q + ((token + (size_t)c) * groups + g) * BLOOM_GROUP + i * 8;
-                sums[c] = _mm512_dpbusd_epi32(sums[c], lower, quad(x));
-                if (count == 1) others = _mm512_dpbusd_epi32(others, upper, quad(x + 4));
-                else sums[c] = _mm512_dpbusd_epi32(sums[c], upper, quad(x + 4));
+                const int8_t *eight = x[c] + g * BLOOM_GROUP + i * 8;
+                sums[c] = _mm512_dpbusd_epi32(sums[c], lower, quad(eight));
+                if (count == 1) others = _mm512_dpbusd_epi32(others, upper, quad(eight + 4));
+                else sums[c] = _mm512_dpbusd_epi32(sums[c], upper, quad(eight + 4));
             }
         }
         if (count == 1) sums[0] = _mm512_add_epi32(sums[0], others);

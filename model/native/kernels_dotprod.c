@@ -15,7 +15,7 @@ INLINE void block_w8(const struct matmul *task, const uint8_t *block, size_t row
         for (int c = 0; c < count; c++)
             for (int r = 0; r < 4; r++) sums[c][r] = vdupq_n_s32(0);
         for (int i = 0; i < 16; i++) {
-            if (count == 1) __builtin_prefetch(tile + 1024 + i * 64);
+            __builtin_prefetch(tile + 1024 + i * 64);
             for (int r = 0; r < 4; r++) {
                 int8x16_t w = vld1q_s8(tile + i * 64 + r * 16);
                 for (int c = 0; c < count; c++) {
@@ -42,7 +42,7 @@ INLINE void block_w4(const struct matmul *task, const uint8_t *block, size_t row
         for (int c = 0; c < count; c++)
             for (int r = 0; r < 4; r++) sums[c][r] = vdupq_n_s32(-8 * task->x.sum[(token + (size_t)c) * groups + g]);
         for (int i = 0; i < 8; i++) {
-            if (count == 1) __builtin_prefetch(tile + 1024 + i * 64);
+            __builtin_prefetch(tile + 1024 + i * 64);
             for (int r = 0; r < 4; r++) {
                 uint8x16_t both = vld1q_u8(tile + i * 64 + r * 16);
                 int8x16_t lower = vreinterpretq_s8_u8(vandq_u8(both, nibble));
