@@ -23,8 +23,11 @@ lint: ## ruff and mypy
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
 
-bench: ## measure start-up and memory of each service
-	@scripts/setup.sh up
+bench: ## compare the engine with its peers; measure start-up and memory of each service
+	@scripts/setup.sh test
+	@bench/setup.sh
+	$(PYTHON) -m bench.engine
+	$(PYTHON) -m bench.mca
 	$(PYTHON) -m bench.startup
 
 lock: ## choose versions anew and write them to requirements/
@@ -32,7 +35,7 @@ lock: ## choose versions anew and write them to requirements/
 	@scripts/lock.sh
 
 clean: ## remove what was installed and built
-	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build model/native/libbloom.so *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10

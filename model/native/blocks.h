@@ -1,7 +1,7 @@
 /* Walking the blocks of a matrix for any number of tokens, with kernels for 1, 2, 4 and, where
  * there are registers for it, 8 at once. A block is read from memory once and stays in the cache. */
 #define WALK(name)                                                                                 \
-    static void matmul_##name(const struct matmul *task, size_t first_block, size_t last_block) {  \
+    static __attribute__((noinline)) void matmul_##name(const struct matmul *task, size_t first_block, size_t last_block) { \
         size_t size = block_size_##name(task->x.groups);                                           \
         for (size_t b = first_block; b < last_block; b++) {                                        \
             const uint8_t *block = task->weights + b * size;                                       \

@@ -5,6 +5,12 @@
 #include "kernels_arm.h"
 
 /* The lanes of lower[r], upper[r] are rows 4r, 4r + 1 and 4r + 2, 4r + 3, two lanes each. */
+/* Keeps a line in its register: the compiler would rather load its halves again. */
+INLINE int8x16_t held(int8x16_t line) {
+    __asm__("" : "+w"(line));
+    return line;
+}
+
 INLINE int32x4_t rows_of(int32x4_t lower, int32x4_t upper) { return vpaddq_s32(lower, upper); }
 
 INLINE void block_w8(const struct matmul *task, const uint8_t *block, size_t row, size_t token, int count) {
@@ -21,7 +27,8 @@ INLINE void block_w8(const struct matmul *task, const uint8_t *block, size_t row
             __builtin_prefetch(tile + 1024 + i * 64 + 64);
             int8x16_t a = quad(x + i * 4), b = quad(x + i * 4 + 4);
             for (int r = 0; r < 4; r++) {
-                int8x16_t v = vld1q_s8(tile + i * 64 + r * 16), w = vld1q_s8(tile + i * 64 + 64 + r * 16);
+                int8x16_t v = held(vld1q_s8(tile + i * 64 + r * 16));
+                int8x16_t w = held(vld1q_s8(tile + i * 64 + 64 + r * 16));
                 int16x8_t pairs = vmull_s8(vget_low_s8(v), vget_low_s8(a));
                 lower[r] = vpadalq_s16(lower[r], vmlal_s8(pairs, vget_low_s8(w), vget_low_s8(b)));
                 pairs = vmull_high_s8(v, a);
