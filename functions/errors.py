@@ -75,6 +75,22 @@ class NotFound(ApiError):
     status, type = 404, "not_found"
 
 
+class ModelNotFound(ApiError):
+    """Another model is asked for than the one that is served."""
+
+    status, type = 404, "model_not_found"
+
+
+class Unauthorized(ApiError):
+    """No key, or a wrong one."""
+
+    status, type = 401, "unauthorized"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.headers["WWW-Authenticate"] = "Bearer"
+
+
 class MethodNotAllowed(ApiError):
     """The path exists, but not for this method."""
 

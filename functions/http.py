@@ -7,7 +7,10 @@ answer is one of `functions.errors`.
 """
 
 import contextlib
+import hmac
 import logging
+import re
+import secrets
 import select
 import socket
 import threading
@@ -31,15 +34,25 @@ from functions.errors import (
     MethodNotAllowed,
     NotFound,
     NotJson,
+    Unauthorized,
     UnsupportedMediaType,
 )
+from functions.metrics import CONTENT_TYPE, Registry
+from functions.settings import Settings, keys_of
 
-Handler = Callable[[Request], Response]
+Handler = Callable[..., Response]
 Body = TypeVar("Body")
 
 LEFT = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)  # the last on Linux only
 
 BODY_SECONDS = 10.0  # for a request's body to arrive
+
+_PROBES = {"/healthz", "/readyz"}
+_ALLOWED_HEADERS = (
+    "Authorization, Content-Type, X-API-Key, X-Request-Id, X-Request-Timeout, traceparent"
+)
+_TRACEPARENT = re.compile("00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_REQUEST_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 
 log = logging.getLogger("access")
 
@@ -48,6 +61,7 @@ class Routes:
     """A table of (method, path, handler), called with each request."""
 
     def __init__(self, *table: tuple[str, str, Handler]) -> None:
+        self.table = table
         rules = [Rule(path, methods=[method], endpoint=handler) for method, path, handler in table]
         self._map = Map(rules, strict_slashes=False, merge_slashes=False)
 
@@ -57,25 +71,39 @@ class Routes:
         if request.method == "OPTIONS" and (allowed := list(adapter.allowed_methods())):
             return Response(status=204, headers={"Allow": ", ".join(sorted([*allowed, "OPTIONS"]))})
         try:
-            handler, _ = adapter.match(method=request.method)
+            handler, found = adapter.match(method=request.method)
         except WerkzeugNotFound:
             raise NotFound("there is nothing at this path") from None
         except WerkzeugMethodNotAllowed as error:
             raise MethodNotAllowed(request.method, sorted(error.valid_methods or ())) from None
-        response: Response = handler(request)
+        response: Response = handler(request, **found)
         return response
 
 
-def install(app: Flask, max_body: int) -> None:
-    """Put every request of an app, whatever its path, through the checks that all have in common.
+def install(app: Flask, settings: Settings, metrics: Registry) -> None:
+    """Put every request of an app, whatever its path, through what all have in common.
 
-    Its body is at most `max_body` bytes, its answer is logged, and its errors have the one shape.
+    A body of bounded size, a key where keys are set, one line of log, one count, errors in their
+    one shape, and headers that keep browsers from guessing.
     """
+    keys = [key.encode() for key in keys_of(settings)]
+    origins = {origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()}
+    answered = metrics.counter("pibloom_requests_total", "Requests by path, method and status.")
+    took = metrics.histogram(
+        "pibloom_request_seconds", "From a request's arrival to its last byte."
+    )
 
     @app.before_request
-    def arrive() -> None:
-        g.started = time.perf_counter()
-        take_body(request, max_body)
+    def arrive() -> Response | None:
+        g.started, g.arrived = time.perf_counter(), time.monotonic()
+        g.request_id, g.trace = _ids(request)
+        if request.method == "OPTIONS" and request.headers.get("Origin") in origins:
+            return Response(status=204)  # a browser's question, which carries no key
+        open_paths = _PROBES | ({"/metrics"} if settings.open_metrics else set())
+        if keys and request.path.rstrip("/") not in open_paths:
+            _check_key(request, keys)
+        take_body(request, settings.max_body)
+        return None
 
     @app.after_request
     def leave(response: Response) -> Response:
@@ -83,13 +111,33 @@ def install(app: Flask, max_body: int) -> None:
             "method": request.method,
             "path": _short(request.path, 200),
             "status": response.status_code,
+            "request_id": g.request_id,
         }
+        if g.trace:
+            fields["trace_id"] = g.trace.split("-")[1]
+        response.headers["X-Request-Id"] = g.request_id
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers.setdefault("Cache-Control", "no-store")
+        if g.trace:
+            response.headers["traceparent"] = g.trace
+        if origins:
+            response.headers.add("Vary", "Origin")
+        if (origin := request.headers.get("Origin")) in origins:
+            response.headers["Access-Control-Allow-Origin"] = origin or ""
+            response.headers["Access-Control-Allow-Methods"] = "GET, POST, OPTIONS"
+            response.headers["Access-Control-Allow-Headers"] = _ALLOWED_HEADERS
+            response.headers["Access-Control-Max-Age"] = "600"
+        # Only paths that exist: others would let a stranger fill the memory with counters.
+        path = request.path if response.status_code not in (404, 401) else "other"
 
-        def log_access(started: float = g.started) -> None:
-            fields["ms"] = round((time.perf_counter() - started) * 1000, 1)
+        def end(started: float = g.started) -> None:
+            seconds = time.perf_counter() - started
+            answered.add(path=path, method=str(fields["method"]), code=str(fields["status"]))
+            took.observe(seconds)
+            fields["ms"] = round(seconds * 1000, 1)
             log.info("%(method)s %(path)s", fields, extra={"fields": fields})
 
-        response.call_on_close(log_access)  # the last byte of a stream, not its first
+        response.call_on_close(end)  # the last byte of a stream, not its first
         return response
 
     def answer(error: Exception) -> Response:
@@ -98,6 +146,26 @@ def install(app: Flask, max_body: int) -> None:
     app.register_error_handler(Exception, answer)
     # "//" is simply another path; Flask would redirect it, in HTML.
     app.url_map.merge_slashes = app.url_map.redirect_defaults = False
+
+
+def _ids(request: Request) -> tuple[str, str]:
+    """Return a request's id and its W3C traceparent: what it brought, or an id of our own."""
+    trace = request.headers.get("traceparent", "")
+    if not _TRACEPARENT.fullmatch(trace):
+        trace = ""
+    given = request.headers.get("X-Request-Id", "")
+    if _REQUEST_ID.fullmatch(given):
+        return given, trace
+    return (trace.split("-")[1] if trace else secrets.token_hex(16)), trace
+
+
+def _check_key(request: Request, keys: Sequence[bytes]) -> None:
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    found = given.strip() if scheme.lower() == "bearer" else request.headers.get("X-API-Key", "")
+    # Every key is compared, in constant time: how long it takes tells nothing.
+    right = [hmac.compare_digest(found.encode(errors="replace"), key) for key in keys]
+    if not any(right):
+        raise Unauthorized("a key is needed: Authorization: Bearer KEY")
 
 
 def as_api_error(error: Exception) -> ApiError:
@@ -241,6 +309,15 @@ def client_left(environ: dict[str, Any]) -> bool:
         return False
     except (OSError, ValueError):
         return True
+
+
+def observed(metrics: Registry) -> Sequence[tuple[str, str, Handler]]:
+    """Return the route /metrics."""
+
+    def scrape(request: Request) -> Response:
+        return Response(metrics.text(), content_type=CONTENT_TYPE)
+
+    return [("GET", "/metrics", scrape)]
 
 
 def probes(

@@ -42,9 +42,20 @@ class Settings:
     device: str = _setting("auto", "where the reference engine runs", among=("auto", "cpu", "cuda"))
     max_batch: int = _setting(8, "generations that run at once", low=1, high=256)
     max_queue: int = _setting(32, "generations that may wait; more get 429", low=0, high=10_000)
+    max_queue_tokens: int = _setting(
+        65_536, "tokens of waiting prompts; more get 429", low=1, high=10**9
+    )
     max_body: int = _setting(1 << 20, "bytes of a request's body; more get 413", low=1024)
     deadline: float = _setting(120.0, "seconds that one request may take", low=1, high=86_400)
     grace: float = _setting(30.0, "seconds for running requests at SIGTERM", low=0, high=3600)
+    api_keys: str = _setting(
+        "", "keys that requests must bring one of, with commas between; none: no key is asked for"
+    )
+    api_keys_file: str = _setting("", "a file of such keys, one a line")
+    open_metrics: int = _setting(1, "whether /metrics needs no key: 1 or 0", low=0, high=1)
+    cors_origins: str = _setting(
+        "", "origins whose pages may call, with commas between; none by default"
+    )
     log_level: str = _setting(
         "INFO", "least severe log line", among=("DEBUG", "INFO", "WARNING", "ERROR")
     )
@@ -69,7 +80,7 @@ def _parse(name: str, text: str, type_: Any, limits: Mapping[str, Any]) -> Any:
     if type_ is Path:
         return Path(text).expanduser()
     if type_ is str:
-        if text not in limits["among"]:
+        if "among" in limits and text not in limits["among"]:
             raise SettingError(f"{name} must be one of {', '.join(limits['among'])}, not {text!r}")
         return text
     kind = "a whole number" if type_ is int else "a number"
@@ -84,11 +95,25 @@ def _parse(name: str, text: str, type_: Any, limits: Mapping[str, Any]) -> Any:
     return value
 
 
+def keys_of(settings: Settings) -> tuple[str, ...]:
+    """Return the keys that may be brought; `SettingError` when their file cannot be read."""
+    keys = settings.api_keys.split(",")
+    if settings.api_keys_file:
+        try:
+            keys += Path(settings.api_keys_file).expanduser().read_text("utf-8").splitlines()
+        except (OSError, ValueError):
+            raise SettingError("PIBLOOM_API_KEYS_FILE names a file that cannot be read") from None
+        if not any(key.strip() for key in keys):
+            raise SettingError("PIBLOOM_API_KEYS_FILE names a file without a key")
+    return tuple(key.strip() for key in keys if key.strip())
+
+
 def table() -> str:
     """Write the settings as README's Markdown table."""
     lines = ["| variable | default | what it is |", "|---|---|---|"]
     for item in fields(Settings):
         default = "the demo model" if item.name == "model" else item.default
+        default = "none" if default == "" else default
         among = item.metadata.get("among")
         choices = f" ({', '.join(among)})" if among else ""
         name = PREFIX + item.name.upper()

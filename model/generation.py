@@ -2,7 +2,7 @@
 
 import queue
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +20,7 @@ class Request:
     sampling: SamplingParams = _DEFAULT
     stop: tuple[str, ...] = ()
     deadline: float | None = None  # on the clock of time.monotonic(), seconds
+    logprobs: int | None = None  # tell each token's log-probability, and of so many likeliest
 
     def __post_init__(self) -> None:
         if not self.prompt:
@@ -44,11 +45,20 @@ class Prefill:
 
 
 @dataclass(frozen=True)
+class Likelihood:
+    """How likely the model itself found a token, before penalties, temperature and cuts."""
+
+    logprob: float
+    top: tuple[tuple[int, float], ...]  # the likeliest ids and their log-probabilities
+
+
+@dataclass(frozen=True)
 class Token:
     """A token was drawn; `text` is empty while a character or a stop string is incomplete."""
 
     id: int
     text: str
+    likelihood: Likelihood | None = None
 
 
 @dataclass(frozen=True)
@@ -80,10 +90,11 @@ Event = Queued | Prefill | Token | Done | Failed
 class Generation:
     """A submitted request, as its client holds it: events to read, and a way to cancel."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, events: "Events | None" = None) -> None:
+        """Take a request; `events` is shared by those that were submitted together."""
         self.request = request
         self.submitted = time.monotonic()
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self.shared: Events = queue.SimpleQueue() if events is None else events
         self._cancelled = False
 
     @property
@@ -97,19 +108,34 @@ class Generation:
 
     def put(self, event: Event) -> None:
         """Hand an event to the client; the scheduler's side."""
-        self._events.put(event)
+        self.shared.put((self, event))
 
     def events(self, heartbeat: float | None = None) -> Iterator[Event | None]:
         """Yield events up to Done or Failed, one of which always comes.
 
         None is yielded after each `heartbeat` seconds without an event.
         """
-        while True:
-            try:
-                event = self._events.get(timeout=heartbeat)
-            except queue.Empty:
-                yield None
-                continue
-            yield event
-            if isinstance(event, Done | Failed):
-                return
+        for found in events_of([self], heartbeat):
+            yield None if found is None else found[1]
+
+
+Events = queue.SimpleQueue[tuple[Generation, Event]]
+
+
+def events_of(
+    generations: Sequence[Generation], heartbeat: float | None = None
+) -> Iterator[tuple[int, Event] | None]:
+    """Yield the events of generations that were submitted together, each with its place.
+
+    Each ends with Done or Failed; None is yielded after `heartbeat` seconds without an event.
+    """
+    places = {generation: place for place, generation in enumerate(generations)}
+    left = len(places)
+    while left:
+        try:
+            generation, event = generations[0].shared.get(timeout=heartbeat)
+        except queue.Empty:
+            yield None
+            continue
+        left -= isinstance(event, Done | Failed)
+        yield places[generation], event

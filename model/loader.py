@@ -85,6 +85,7 @@ def load(
     device: str = "auto",
     max_batch: int = 8,
     max_queue: int = 32,
+    max_queue_tokens: int = 65_536,
 ) -> Model:
     """Open a model and generate one token; `ModelError` when it cannot be used.
 
@@ -100,7 +101,13 @@ def load(
         raise ModelError(f"there is no engine {engine!r}; there is {', '.join(ENGINES)}")
     opened = openers[engine]()
     runs, config = opened.engine, opened.engine.config
-    scheduler = Scheduler(runs, opened.tokenizer, max_batch=max_batch, max_queue=max_queue)
+    scheduler = Scheduler(
+        runs,
+        opened.tokenizer,
+        max_batch=max_batch,
+        max_queue=max_queue,
+        max_queue_tokens=max_queue_tokens,
+    )
     scheduler.start()
     try:
         _warm(scheduler, opened.tokenizer)

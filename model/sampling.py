@@ -6,7 +6,7 @@ all, so that an engine need not compute or copy a whole vocabulary for each toke
 
 import math
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -43,6 +43,9 @@ class SamplingParams:
     top_k: int = 40  # 0 considers every token
     top_p: float = 0.95  # 1 considers every token
     repetition_penalty: float = 1.1  # 1 leaves repetition alone
+    presence_penalty: float = 0.0  # taken off the logit of each token that the reply has already
+    frequency_penalty: float = 0.0  # the same, for each time that it occurred
+    logit_bias: tuple[tuple[int, float], ...] = ()  # (id, what is added to its logit)
     seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -54,13 +57,19 @@ class SamplingParams:
             raise ValueError(f"top_p must be above 0 and at most 1, not {self.top_p}")
         if not 0 < self.repetition_penalty < math.inf:
             raise ValueError(f"repetition_penalty must be above 0, not {self.repetition_penalty}")
+        for name in ("presence_penalty", "frequency_penalty"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"{name} must be a number, not {getattr(self, name)}")
+        if not all(math.isfinite(bias) for _, bias in self.logit_bias):
+            raise ValueError("logit_bias must hold numbers")
 
 
 class Sampler:
     """Draws one sequence's tokens; the same seed and logits give the same tokens.
 
-    The order is that of transformers: repetition penalty, temperature, top-k, top-p. Exactly one
-    random number is used for each token, whatever the other sequences do.
+    The order is that of transformers: penalties and biases, temperature, top-k, top-p. Exactly one
+    random number is used for each token, whatever the other sequences do. The repetition penalty
+    sees the prompt too; presence and frequency are those of the reply, as OpenAI has them.
     """
 
     def __init__(
@@ -71,12 +80,16 @@ class Sampler:
         self._random = random.Random(self.seed)
         self._never = frozenset(never)
         self._seen = set(prompt) - self._never if params.repetition_penalty != 1 else None
+        self._written: Counter[int] = Counter()
+        self._biases = {id_: bias for id_, bias in params.logit_bias if id_ not in self._never}
 
     def next(self, logits: Logits) -> int:
         """Draw the id of the next token."""
         choice = self._choose(logits)
         if self._seen is not None:
             self._seen.add(choice)
+        if self.params.presence_penalty or self.params.frequency_penalty:
+            self._written[choice] += 1
         return choice
 
     def _choose(self, logits: Logits) -> int:
@@ -119,14 +132,20 @@ class Sampler:
         return last  # of all, where rounding kept the sum under the draw
 
     def _penalized(self, logits: Logits) -> dict[int, float]:
-        """Return the new logits of the tokens that occurred already (Keskar et al. 2019)."""
-        if not self._seen:
+        """Return the new logits of the tokens that a penalty (Keskar et al. 2019) or bias meets."""
+        params, seen = self.params, self._seen or set()
+        ids = sorted(seen | self._written.keys() | self._biases.keys())
+        if not ids:
             return {}
-        ids, penalty = sorted(self._seen), self.params.repetition_penalty
-        return {
-            id_: logit / penalty if logit > 0 else logit * penalty
-            for id_, logit in zip(ids, logits.at(ids), strict=True)
-        }
+        changed = {}
+        for id_, logit in zip(ids, logits.at(ids), strict=True):
+            if id_ in seen:
+                penalty = params.repetition_penalty
+                logit = logit / penalty if logit > 0 else logit * penalty
+            if count := self._written[id_]:
+                logit -= params.presence_penalty + params.frequency_penalty * count
+            changed[id_] = logit + self._biases.get(id_, 0.0)
+        return changed
 
     def _ranked(self, logits: Logits, penalized: dict[int, float]) -> Iterator[tuple[int, float]]:
         """Yield (id, logit), largest first, asking the engine for more only when they run out."""

@@ -6,14 +6,26 @@ does not stall the others (Yu et al. 2022, Orca; Agrawal et al. 2023, Sarathi).
 """
 
 import logging
+import queue
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from model.engine import Engine, EngineSequence, OutOfMemory, Work
-from model.generation import Done, Failed, Generation, Prefill, Queued, Request, Token
+from model.generation import (
+    Done,
+    Events,
+    Failed,
+    Generation,
+    Likelihood,
+    Prefill,
+    Queued,
+    Request,
+    Token,
+)
 from model.sampling import Logits, Sampler
 from model.stops import StopStrings
 from model.tokenizer import NEVER_DRAWN, StreamDecoder, Tokenizer
@@ -73,12 +85,14 @@ class Scheduler:
         *,
         max_batch: int = 8,
         max_queue: int = 32,
+        max_queue_tokens: int = 65_536,
         prefill_chunk: int = 64,
     ) -> None:
         memory = engine.kv_tokens_total
         self.max_context = min(engine.config.max_context, memory or engine.config.max_context)
         self._engine, self._tokenizer = engine, tokenizer
         self._max_batch, self._max_queue, self._chunk = max_batch, max_queue, prefill_chunk
+        self._max_queue_tokens = max_queue_tokens
         self._never_drawn = NEVER_DRAWN
         self._waiting: deque[Generation] = deque()
         self._running: list[_Running] = []
@@ -94,15 +108,22 @@ class Scheduler:
 
     def submit(self, request: Request) -> Generation:
         """Queue a request; raises `Overloaded`, `ContextFull` or `Draining`, and never waits."""
-        if len(request.prompt) >= self.max_context:
-            raise ContextFull(len(request.prompt), self.max_context)
-        generation = Generation(request)
+        return self.submit_all([request])[0]
+
+    def submit_all(self, requests: Sequence[Request]) -> list[Generation]:
+        """Queue requests that belong together, all or none; their events share one queue."""
+        for request in requests:
+            if len(request.prompt) >= self.max_context:
+                raise ContextFull(len(request.prompt), self.max_context)
+        events: Events = queue.SimpleQueue()
+        generations = [Generation(request, events) for request in requests]
         with self._work:
-            self._check_room()
-            self._waiting.append(generation)
-            generation.put(Queued(len(self._waiting)))
+            self._check_room(len(requests), sum(len(request.prompt) for request in requests))
+            for generation in generations:
+                self._waiting.append(generation)
+                generation.put(Queued(len(self._waiting)))
             self._work.notify()
-        return generation
+        return generations
 
     def close(self, grace: float = 0.0) -> None:
         """Take nothing new, give the others `grace` seconds, then end them as "draining"."""
@@ -127,15 +148,24 @@ class Scheduler:
             self._check_room()
 
     @property
+    def idle(self) -> bool:
+        """Whether nothing runs or waits."""
+        with self._work:
+            return not self._running and not self._waiting
+
+    @property
     def healthy(self) -> bool:
         """Whether the engine thread still runs."""
         return self._thread.is_alive()
 
-    def _check_room(self) -> None:
+    def _check_room(self, count: int = 1, tokens: int = 0) -> None:
         if self._draining:
             raise Draining
         free = self._max_batch - len(self._running)
-        if len(self._waiting) >= self._max_queue + free:
+        queued = sum(len(generation.request.prompt) for generation in self._waiting)
+        if len(self._waiting) + count > self._max_queue + free or (
+            queued and queued + tokens > self._max_queue_tokens
+        ):
             ahead = len(self._waiting) + len(self._running)
             raise Overloaded(max(1, round(self._seconds_each * ahead / self._max_batch)))
 
@@ -190,7 +220,7 @@ class Scheduler:
     def _admit(self) -> None:
         admitted = False
         while self._waiting and len(self._running) < self._max_batch:
-            generation = self._waiting[0]
+            generation = self._first_in_line()
             request = generation.request
             capacity = min(len(request.prompt) + request.max_new_tokens, self.max_context)
             try:
@@ -204,7 +234,7 @@ class Scheduler:
                 log.exception("the engine could not open a sequence")
                 generation.put(Failed("internal", "the engine failed"))
                 sequence = None
-            self._waiting.popleft()
+            self._waiting.remove(generation)
             admitted = True
             if sequence is None:
                 continue
@@ -222,6 +252,14 @@ class Scheduler:
             )
         if admitted:
             self._tell_positions()
+
+    def _first_in_line(self) -> Generation:
+        """Pass over those whose companions hold half of the places already, if others wait."""
+        for generation in self._waiting:
+            together = sum(each.generation.shared is generation.shared for each in self._running)
+            if together < max(1, self._max_batch // 2):
+                return generation
+        return self._waiting[0]
 
     def _tell_positions(self) -> None:
         for position, generation in enumerate(self._waiting, start=1):
@@ -266,6 +304,14 @@ class Scheduler:
             running.decoding_since = time.monotonic()
         assert logits is not None, "the engine owes logits for a sequence's last token"
         token = running.sampler.next(logits)
+        likelihood = None
+        if request.logprobs is not None:
+            log_total = logits.logsumexp(1.0, self._never_drawn)
+            top = logits.top(request.logprobs, self._never_drawn) if request.logprobs else []
+            likelihood = Likelihood(
+                logits.at([token])[0] - log_total,
+                tuple((id_, each - log_total) for id_, each in top),
+            )
         running.next = [token]
         running.count += 1
         ended = token == self._engine.config.eos_token_id
@@ -275,7 +321,7 @@ class Scheduler:
         if last and not stopped:
             text += running.stops.flush()
         running.text.append(text)
-        generation.put(Token(token, text))
+        generation.put(Token(token, text, likelihood))
         if last:
             self._leave(running, self._done(running, "stop" if ended or stopped else "length"))
 

@@ -19,22 +19,21 @@ from flask import Response, current_app
 from msgspec import UNSET, Meta, UnsetType
 
 from functions import __version__, errors, sse
+from functions.generate import jobs, openai
 from functions.http import (
     Routes,
     as_api_error,
     client_left,
     install,
     json_reply,
+    observed,
     probes,
     read_body,
 )
+from functions.metrics import Registry
 from functions.service import Service
 from functions.settings import Settings
-from model import generation, loader, scheduler
-from model.chat import ChatError
-
-TICK = 0.25  # seconds between two looks at whether the client is still there
-HEARTBEAT = 5.0  # seconds of silence after which a stream says that it lives
+from model import generation, loader
 
 settings = Settings.read(os.environ)
 service: Service[loader.Model] = Service(
@@ -48,11 +47,13 @@ service: Service[loader.Model] = Service(
         device=settings.device,
         max_batch=settings.max_batch,
         max_queue=settings.max_queue,
+        max_queue_tokens=settings.max_queue_tokens,
     )
 )
 # Streams that wait for the model hold a thread each; probes must keep some.
 waiting = threading.BoundedSemaphore(settings.max_batch + settings.max_queue)
-install(current_app, settings.max_body)
+metrics = Registry()
+install(current_app, settings, metrics)
 current_app.extensions["pibloom"] = service
 
 
@@ -89,12 +90,19 @@ class ChatBody(msgspec.Struct):
     content: str = ""
 
 
+class WarmBody(msgspec.Struct, forbid_unknown_fields=True):
+    """What `POST /warm` takes: nothing, or what is being typed."""
+
+    prompt: Annotated[str, Meta(min_length=1)] | None = None
+    messages: Annotated[list[Message], Meta(min_length=1, max_length=1000)] | None = None
+
+
 def post_generate(request: HttpRequest) -> Response:
     """Generate, streaming or not."""
     body = read_body(request, GenerateBody)
     if (body.prompt is None) == (body.messages is None):
         raise errors.InvalidField("exactly one of prompt and messages is needed", param="prompt")
-    deadline = time.monotonic() + settings.deadline
+    deadline = jobs.deadline_of(request, settings.deadline)
     if not body.stream:
         model = service.get()
         return json_reply(finish(model, body, submit(model, body, deadline), request))
@@ -116,8 +124,24 @@ def post_chat(request: HttpRequest) -> Response:
         raise errors.InvalidField("content: a message is needed, but it is empty", param="content")
     asked = GenerateBody(messages=[Message("user", body.content)])
     model = service.get()
-    job = submit(model, asked, time.monotonic() + settings.deadline)
+    job = submit(model, asked, jobs.deadline_of(request, settings.deadline))
     return json_reply({"data": finish(model, asked, job, request)["text"]})
+
+
+def post_warm(request: HttpRequest) -> Response:
+    """Wake up; and, while nothing else is asked for, read what is being typed."""
+    body = read_body(request, WarmBody) if request.get_data() else WarmBody()
+    if body.prompt is not None and body.messages is not None:
+        raise errors.InvalidField("only one of prompt and messages is taken", param="prompt")
+    model = service.peek()
+    answer: dict[str, object] = {"state": service.state, "prompt_tokens": 0, "cached_tokens": 0}
+    if model is None or not (body.prompt or body.messages) or not model.scheduler.idle:
+        return json_reply(answer)
+    asked = GenerateBody(body.prompt, body.messages, max_new_tokens=1, temperature=0.0)
+    done = finish(model, asked, submit(model, asked, jobs.deadline_of(request, 30)), request)
+    usage = done["usage"]
+    assert isinstance(usage, dict)
+    return json_reply(answer | {name: usage[name] for name in ("prompt_tokens", "cached_tokens")})
 
 
 def get_root(request: HttpRequest) -> Response:
@@ -131,34 +155,20 @@ def get_root(request: HttpRequest) -> Response:
 
 def submit(model: loader.Model, body: GenerateBody, deadline: float) -> generation.Generation:
     """Queue a request; raises the `ApiError` that says why it cannot be."""
-    stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
     given = {name: value for name in SAMPLING if (value := getattr(body, name)) is not UNSET}
     sampling = replace(model.sampling, seed=body.seed, **given)
-    try:
-        model.scheduler.check_room()  # a request that is refused should cost nothing
+
+    def make() -> list[generation.Request]:
+        stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
         if body.messages is not None:
             text = model.chat.render([msgspec.to_builtins(message) for message in body.messages])
             stop += model.chat.stop
         else:
             text = body.prompt or ""
-        return model.scheduler.submit(
-            generation.Request(
-                tuple(model.tokenizer.ids(text)), body.max_new_tokens, sampling, stop, deadline
-            )
-        )
-    except ChatError as error:
-        raise errors.InvalidField(str(error), param="messages") from None
-    except scheduler.ContextFull as error:
-        raise errors.ContextFull(
-            str(error),
-            param="prompt" if body.messages is None else "messages",
-            prompt_tokens=error.prompt_tokens,
-            max_context=error.max_context,
-        ) from None
-    except scheduler.Overloaded as error:
-        raise errors.Overloaded(str(error), retry_after=error.retry_after) from None
-    except scheduler.Draining:
-        raise errors.Draining("the server is shutting down", retry_after=5) from None
+        ids = tuple(model.tokenizer.ids(text))
+        return [generation.Request(ids, body.max_new_tokens, sampling, stop, deadline)]
+
+    return jobs.submit(model, make, "prompt" if body.messages is None else "messages")[0]
 
 
 def finish(
@@ -166,16 +176,9 @@ def finish(
 ) -> dict[str, object]:
     """Wait for the whole reply; cancels when the client leaves."""
     try:
-        for event in job.events(TICK):
-            match event:
-                case generation.Done():
-                    return reply(model, body, event)
-                case generation.Failed():
-                    raise failure(event)
-                case None:
-                    check_deadline(job)
-            if client_left(request.environ):
-                raise errors.ClientGone("the client left")
+        for found in jobs.events([job], request):
+            if found is not None and isinstance(found[1], generation.Done):
+                return reply(model, body, found[1])
         raise AssertionError("a generation ended without its last event")
     finally:
         job.cancel()
@@ -194,17 +197,19 @@ def stream(
         if model is None or job is None:
             yield sse.event("status", {"state": "loading"})
             spoken = time.monotonic()
-            while not service.wait(TICK):
+            while not service.wait(jobs.TICK):
                 if client_left(request.environ):
                     return
                 if time.monotonic() > deadline:
                     raise errors.DeadlineExceeded("the model took too long to load")
-                if time.monotonic() - spoken >= HEARTBEAT:
+                if time.monotonic() - spoken >= jobs.HEARTBEAT:
                     spoken = time.monotonic()
                     yield sse.HEARTBEAT
             model = service.get()
             job = submit(model, body, deadline)
-        yield from events(model, request, body, job)
+        yield from lines(model, request, body, job)
+    except errors.ClientGone:
+        return
     except Exception as error:
         yield sse.event("error", as_api_error(error).body())
     finally:
@@ -212,19 +217,16 @@ def stream(
             job.cancel()
 
 
-def events(
+def lines(
     model: loader.Model, request: HttpRequest, body: GenerateBody, job: generation.Generation
 ) -> Iterator[bytes]:
-    """Yield a running generation's events; stops without a word when nobody listens."""
+    """Yield a running generation's events."""
     count, shown, spoken = 0, 0, time.monotonic()
-    for event in job.events(TICK):
-        if client_left(request.environ):
-            return
+    for found in jobs.events([job], request):
         line = b""
-        match event:
+        match found and found[1]:
             case None:
-                check_deadline(job)
-                if time.monotonic() - spoken >= HEARTBEAT:
+                if time.monotonic() - spoken >= jobs.HEARTBEAT:
                     line = sse.HEARTBEAT
             case generation.Queued(position):
                 line = sse.event("status", {"state": "queued", "position": position})
@@ -239,10 +241,8 @@ def events(
                 if text:
                     line += sse.event("token", {"text": text, "index": shown})
                     shown += 1
-            case generation.Done():
-                line = sse.event("done", reply(model, body, event))
-            case generation.Failed():
-                raise failure(event)
+            case generation.Done() as last:
+                line = sse.event("done", reply(model, body, last))
         if line:
             spoken = time.monotonic()
             yield line
@@ -254,17 +254,8 @@ def check_ready() -> None:
         raise errors.ApiError("the engine has ended")
 
 
-def check_deadline(job: generation.Generation) -> None:
-    """Raise at the deadline even when the engine hangs, and so cannot end the generation itself."""
-    if job.request.deadline is not None and time.monotonic() > job.request.deadline:
-        raise errors.DeadlineExceeded("the request took longer than its deadline allows")
-
-
 def reply(model: loader.Model, body: GenerateBody, done: generation.Done) -> dict[str, object]:
     """Return what a finished generation is answered with."""
-    seconds = done.decode_s
-    # The first token comes out of prefill; decoding took the time of the others.
-    speed = (done.completion_tokens - 1) / seconds if seconds > 0 else 0.0
     return {
         "text": done.text.lstrip() if body.messages is not None else done.text,
         "finish_reason": done.finish_reason,
@@ -274,34 +265,24 @@ def reply(model: loader.Model, body: GenerateBody, done: generation.Done) -> dic
             "prompt_tokens": done.prompt_tokens,
             "completion_tokens": done.completion_tokens,
             "total_tokens": done.prompt_tokens + done.completion_tokens,
+            "cached_tokens": done.cached_tokens,
         },
-        "timings": {
-            "queued_ms": round(done.queued_s * 1000, 1),
-            "prefill_ms": round(done.prefill_s * 1000, 1),
-            "decode_ms": round(done.decode_s * 1000, 1),
-            "tokens_per_second": round(speed, 1),
-        },
+        "timings": jobs.timings(done),
     }
 
 
-def failure(failed: generation.Failed) -> errors.ApiError:
-    """Return the error that a failed generation is answered with."""
-    match failed.kind:
-        case "deadline":
-            return errors.DeadlineExceeded(failed.message)
-        case "draining":
-            return errors.Draining(failed.message, retry_after=5)
-        case "cancelled":
-            return errors.ClientGone(failed.message)
-        case _:
-            return errors.ApiError("the model failed to generate")
-
-
+api = openai.Api(service.get, settings.deadline)
 routes = Routes(
     ("GET", "/", get_root),
     ("POST", "/", post_generate),
     ("POST", "/chat/", post_chat),
+    ("POST", "/warm", post_warm),
+    ("POST", "/v1/completions", api.completions),
+    ("POST", "/v1/chat/completions", api.chat),
+    ("GET", "/v1/models", api.models),
+    ("GET", "/v1/models/<path:name>", api.model),
     *probes(lambda: service.state, check_ready),
+    *observed(metrics),
 )
 
 

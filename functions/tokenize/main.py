@@ -6,12 +6,15 @@ python -m functions tokenize
 
 import os
 from dataclasses import dataclass
+from typing import Annotated
 
 import msgspec
 from flask import Request, Response, current_app
 
 from functions import __version__
-from functions.http import Routes, install, json_reply, probes, read_body
+from functions.errors import InvalidField
+from functions.http import Routes, install, json_reply, observed, probes, read_body
+from functions.metrics import Registry
 from functions.service import Service
 from functions.settings import Settings
 from model.loader import model_name
@@ -34,7 +37,8 @@ class Loaded:
 service: Service[Loaded] = Service(
     lambda: Loaded(Tokenizer.open(settings.model), model_name(settings.model))
 )
-install(current_app, settings.max_body)
+metrics = Registry()
+install(current_app, settings, metrics)
 current_app.extensions["pibloom"] = service
 
 
@@ -58,6 +62,25 @@ def post_tokenize(request: Request) -> Response:
     )
 
 
+class DetokenizeBody(msgspec.Struct, forbid_unknown_fields=True):
+    """What `POST /detokenize` takes."""
+
+    ids: list[Annotated[int, msgspec.Meta(ge=0)]]
+
+
+def post_detokenize(request: Request) -> Response:
+    """Join tokens to a text; special ones are left out."""
+    body = read_body(request, DetokenizeBody)
+    tokenizer = service.get().tokenizer
+    beyond = next((at for at, id_ in enumerate(body.ids) if id_ >= tokenizer.size), None)
+    if beyond is not None:
+        raise InvalidField(
+            f"ids[{beyond}]: expected an id below {tokenizer.size}, but got {body.ids[beyond]}",
+            param=f"ids[{beyond}]",
+        )
+    return json_reply({"text": tokenizer.decode(body.ids)})
+
+
 def get_root(request: Request) -> Response:
     """Say what is served."""
     loaded = service.peek()
@@ -70,7 +93,9 @@ def get_root(request: Request) -> Response:
 routes = Routes(
     ("GET", "/", get_root),
     ("POST", "/", post_tokenize),
+    ("POST", "/detokenize", post_detokenize),
     *probes(lambda: service.state, service.get),
+    *observed(metrics),
 )
 
 

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 class Generate:
     """The function `generate`, and the engine under it."""
 
-    client: FlaskClient
+    client: Any
     engine: FakeEngine
     service: Service[Any]
 

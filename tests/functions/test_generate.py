@@ -64,7 +64,12 @@ def test_a_prompt_is_continued(generate: Generate) -> None:
     assert reply["finish_reason"] == "stop"
     assert (reply["model"], reply["seed"]) == ("fake", 7)
     # 6 + 1 characters of one byte, 2 of three, a blank, and the end.
-    assert reply["usage"] == {"prompt_tokens": 2, "completion_tokens": 16, "total_tokens": 18}
+    assert reply["usage"] == {
+        "prompt_tokens": 2,
+        "completion_tokens": 16,
+        "total_tokens": 18,
+        "cached_tokens": 0,
+    }
     assert set(reply["timings"]) == {"queued_ms", "prefill_ms", "decode_ms", "tokens_per_second"}
 
 

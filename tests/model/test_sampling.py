@@ -171,3 +171,29 @@ def test_a_peaked_distribution_asks_for_few_candidates() -> None:
 def test_values_out_of_range_are_refused_by_name(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=field):
         SamplingParams(**{field: value})  # type: ignore[arg-type]
+
+
+def test_presence_and_frequency_count_what_was_written() -> None:
+    params = SamplingParams(
+        temperature=0, repetition_penalty=1, presence_penalty=0.5, frequency_penalty=1.0
+    )
+    sampler = Sampler(params, prompt=[0, 1])
+    logits = ListLogits([3.0, 2.0, 1.0])
+    # 3.0, then 3 - 0.5 - 1 = 1.5 against 2, then 2 - 1.5 = 0.5 against 1.5, then 0 against 1 …
+    assert [sampler.next(logits) for _ in range(4)] == [0, 1, 0, 2]
+
+
+def test_a_bias_lifts_and_bans() -> None:
+    lifted = SamplingParams(temperature=0, repetition_penalty=1, logit_bias=((2, 10.0),))
+    assert Sampler(lifted, prompt=[]).next(ListLogits([3.0, 2.0, 1.0])) == 2
+    banned = SamplingParams(temperature=1, top_k=0, top_p=1, logit_bias=((0, -100.0),), seed=1)
+    sampler = Sampler(banned, prompt=[])
+    assert all(sampler.next(ListLogits([30.0, 2.0, 1.0])) != 0 for _ in range(100))
+
+
+def test_greedy_asks_for_one_and_top_k_for_k() -> None:
+    logits = ListLogits([float(value) for value in range(1000)])
+    Sampler(SamplingParams(temperature=0, repetition_penalty=1), prompt=[]).next(logits)
+    assert logits.asked == 1
+    Sampler(SamplingParams(top_k=40, repetition_penalty=1), prompt=[]).next(logits)
+    assert logits.asked == 40

@@ -1,0 +1,113 @@
+"""What all routes of generation have in common: submitting, waiting, and how it may fail."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from flask import Request as HttpRequest
+from flask import g
+
+from functions import errors
+from functions.http import client_left
+from model import generation, loader, scheduler
+from model.chat import ChatError
+
+TICK = 0.25  # seconds between two looks at whether the client is still there
+HEARTBEAT = 5.0  # seconds of silence after which a stream says that it lives
+DEADLINE_HEADER = "X-Request-Timeout"
+
+
+def deadline_of(request: HttpRequest, longest: float) -> float:
+    """Return when a request must be done, counted from its arrival; its header may shorten it."""
+    seconds = longest
+    if (given := request.headers.get(DEADLINE_HEADER)) is not None:
+        try:
+            wanted = float(given)
+        except ValueError:
+            wanted = 0.0
+        if not 0 < wanted <= 86_400:
+            raise errors.InvalidField(
+                f"{DEADLINE_HEADER} must be a number of seconds above 0", param=DEADLINE_HEADER
+            )
+        seconds = min(seconds, wanted)
+    arrived: float = g.arrived
+    return arrived + seconds
+
+
+def submit(
+    model: loader.Model, make: Callable[[], Sequence[generation.Request]], param: str
+) -> list[generation.Generation]:
+    """Queue what `make` makes, unless there is no room anyway; raises the fitting `ApiError`.
+
+    `param` is the field that the prompt came from.
+    """
+    try:
+        model.scheduler.check_room()  # a request that is refused should cost nothing
+        return model.scheduler.submit_all(make())
+    except ChatError as error:
+        raise errors.InvalidField(str(error), param="messages") from None
+    except scheduler.ContextFull as error:
+        raise errors.ContextFull(
+            str(error),
+            param=param,
+            prompt_tokens=error.prompt_tokens,
+            max_context=error.max_context,
+        ) from None
+    except scheduler.Overloaded as error:
+        raise errors.Overloaded(str(error), retry_after=error.retry_after) from None
+    except scheduler.Draining:
+        raise errors.Draining("the server is shutting down", retry_after=5) from None
+
+
+def events(
+    jobs: Sequence[generation.Generation], request: HttpRequest
+) -> Iterator[tuple[int, generation.Event] | None]:
+    """Yield the jobs' events, None at each look without one; raises when one of them fails.
+
+    `ClientGone` comes as soon as nobody listens. Whoever stops early must cancel the jobs.
+    """
+    for found in generation.events_of(jobs, TICK):
+        if client_left(request.environ):
+            raise errors.ClientGone("the client left")
+        if found is None:
+            check_deadline(jobs[0])
+        elif isinstance(found[1], generation.Failed):
+            raise failure(found[1])
+        yield found
+
+
+def cancel(jobs: Sequence[generation.Generation]) -> None:
+    """End jobs within a step; those that are done do not mind."""
+    for job in jobs:
+        job.cancel()
+
+
+def check_deadline(job: generation.Generation) -> None:
+    """Raise at the deadline even when the engine hangs, and so cannot end the generation itself."""
+    if job.request.deadline is not None and time.monotonic() > job.request.deadline:
+        raise errors.DeadlineExceeded("the request took longer than its deadline allows")
+
+
+def failure(failed: generation.Failed) -> errors.ApiError:
+    """Return the error that a failed generation is answered with."""
+    match failed.kind:
+        case "deadline":
+            return errors.DeadlineExceeded(failed.message)
+        case "draining":
+            return errors.Draining(failed.message, retry_after=5)
+        case "cancelled":
+            return errors.ClientGone(failed.message)
+        case _:
+            return errors.ApiError("the model failed to generate")
+
+
+def timings(done: generation.Done) -> dict[str, float]:
+    """Return what a reply tells of its speed, in milliseconds and tokens a second."""
+    seconds = done.decode_s
+    # The first token comes out of prefill; decoding took the time of the others.
+    speed = (done.completion_tokens - 1) / seconds if seconds > 0 else 0.0
+    return {
+        "queued_ms": round(done.queued_s * 1000, 1),
+        "prefill_ms": round(done.prefill_s * 1000, 1),
+        "decode_ms": round(done.decode_s * 1000, 1),
+        "tokens_per_second": round(speed, 1),
+    }

@@ -1,0 +1,518 @@
+"""The routes that OpenAI's clients call: /v1/completions, /v1/chat/completions, /v1/models.
+
+What BLOOM can do is done as they expect it; what it cannot do is refused by name.
+"""
+
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+import msgspec
+from flask import Request as HttpRequest
+from flask import Response
+from msgspec import UNSET, Meta, UnsetType
+
+from functions import errors, sse
+from functions.generate import jobs
+from functions.http import as_api_error, json_reply, read_body
+from model import generation, loader
+
+COMPLETION_TOKENS = 16  # of a completion that names none, as OpenAI has it
+MOST_TOKENS = 4096
+MOST_CHOICES = 16
+
+Stop = Annotated[str, Meta(min_length=1, max_length=64)]
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+Tokens = Annotated[int, Meta(ge=1, le=MOST_TOKENS)]
+Ids = Annotated[list[Annotated[int, Meta(ge=0)]], Meta(min_length=1)]
+Text = Annotated[str, Meta(min_length=1)]
+
+
+class TextPart(msgspec.Struct, forbid_unknown_fields=True):
+    """A part of a message; of the kinds that there are, BLOOM reads text."""
+
+    type: Literal["text"]
+    text: str
+
+
+class Message(msgspec.Struct, forbid_unknown_fields=True):
+    """One turn of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Text | Annotated[list[TextPart], Meta(min_length=1)]
+    name: str | None = None
+
+    def plain(self) -> dict[str, str]:
+        """Return it as chat templates take it."""
+        content = self.content
+        text = content if isinstance(content, str) else "".join(part.text for part in content)
+        return {"role": "system" if self.role == "developer" else self.role, "content": text}
+
+
+class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
+    """How a stream is sent."""
+
+    include_usage: bool = False
+
+
+class ResponseFormat(msgspec.Struct, forbid_unknown_fields=True):
+    """The form of a reply; BLOOM writes text."""
+
+    type: Literal["text"]
+
+
+class Common(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What both kinds of completion take."""
+
+    model: str | None = None
+    n: Annotated[int, Meta(ge=1, le=MOST_CHOICES)] | None = None
+    stop: Stop | Annotated[list[Stop], Meta(max_length=8)] | None = None
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    temperature: Annotated[float, Meta(ge=0, le=5)] | None = None
+    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    logit_bias: dict[str, Annotated[float, Meta(ge=-100, le=100)]] | None = None
+    user: str | None = None  # who asks is nothing to a model
+    # Not OpenAI's, but of the servers that people come from.
+    top_k: Annotated[int, Meta(ge=0, le=1000)] | UnsetType = UNSET
+    repetition_penalty: Annotated[float, Meta(ge=0.5, le=5)] | UnsetType = UNSET
+
+
+class CompletionBody(Common, kw_only=True):
+    """What `POST /v1/completions` takes."""
+
+    prompt: (
+        Text
+        | Annotated[
+            list[Text | Annotated[int, Meta(ge=0)] | Ids], Meta(min_length=1, max_length=64)
+        ]
+    )
+    max_tokens: Tokens | None = None
+    echo: bool | None = None
+    logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    best_of: Literal[1] | None = None
+    suffix: None = None
+
+
+class ChatBody(Common, kw_only=True):
+    """What `POST /v1/chat/completions` takes."""
+
+    messages: Annotated[list[Message], Meta(min_length=1, max_length=1000)]
+    max_tokens: Tokens | None = None
+    max_completion_tokens: Tokens | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    response_format: ResponseFormat | None = None
+    tools: None = None
+    tool_choice: None = None
+    modalities: list[Literal["text"]] | None = None
+
+
+class Choice:
+    """One reply as it is written: its text, and what is told of its tokens."""
+
+    def __init__(self, opening: str, trims: bool) -> None:
+        self.text = opening
+        self.tokens: list[tuple[generation.Token, int]] = []  # and where its text starts
+        self._blank = trims
+        self.done: generation.Done | None = None
+
+    def push(self, token: generation.Token) -> str:
+        """Take a token; returns what it adds to the text."""
+        shown = token.text.lstrip() if self._blank else token.text
+        self._blank = self._blank and not shown
+        self.tokens.append((token, len(self.text)))
+        self.text += shown
+        return shown
+
+
+class Api:
+    """The routes, for the model that `get` returns."""
+
+    def __init__(self, get: Callable[[], loader.Model], longest: float) -> None:
+        self._get, self._longest = get, longest
+        self._created = int(time.time())
+
+    def models(self, request: HttpRequest) -> Response:
+        """List the one model."""
+        model = self._get()
+        return json_reply({"object": "list", "data": [self._card(model)]})
+
+    def model(self, request: HttpRequest, name: str) -> Response:
+        """Describe the one model."""
+        model = self._get()
+        _check_name(model, name)
+        return json_reply(self._card(model))
+
+    def completions(self, request: HttpRequest) -> Response:
+        """Continue one or several prompts."""
+        body = read_body(request, CompletionBody)
+        deadline = jobs.deadline_of(request, self._longest)
+        model = self._get()
+        _check_name(model, body.model)
+        if body.echo and body.logprobs is not None:
+            raise errors.InvalidField("logprobs of an echoed prompt are not told", param="echo")
+        prompts = _prompts(model, body.prompt)
+        stop, sampling = _stops(body), _sampling(model, body)
+
+        def make() -> list[generation.Request]:
+            return [
+                generation.Request(
+                    tuple(ids),
+                    body.max_tokens or COMPLETION_TOKENS,
+                    _seeded(sampling, place),
+                    stop,
+                    deadline,
+                    body.logprobs,
+                )
+                for ids in prompts
+                for place in range(body.n or 1)
+            ]
+
+        submitted = jobs.submit(model, make, "prompt")
+        openings = [
+            model.tokenizer.decode(ids) if body.echo else ""
+            for ids in prompts
+            for _ in range(body.n or 1)
+        ]
+        choices = [Choice(opening, trims=False) for opening in openings]
+        return self._answer(request, model, body, submitted, choices, _Completion(model))
+
+    def chat(self, request: HttpRequest) -> Response:
+        """Answer a conversation."""
+        body = read_body(request, ChatBody)
+        deadline = jobs.deadline_of(request, self._longest)
+        model = self._get()
+        _check_name(model, body.model)
+        if body.top_logprobs is not None and not body.logprobs:
+            raise errors.InvalidField("top_logprobs needs logprobs", param="top_logprobs")
+        sampling = _sampling(model, body)
+        limit = body.max_completion_tokens or body.max_tokens
+
+        def make() -> list[generation.Request]:
+            text = model.chat.render([message.plain() for message in body.messages])
+            ids = tuple(model.tokenizer.ids(text))
+            room = model.scheduler.max_context - len(ids)
+            return [
+                generation.Request(
+                    ids,
+                    limit or min(MOST_TOKENS, max(1, room)),
+                    _seeded(sampling, place),
+                    _stops(body) + model.chat.stop,
+                    deadline,
+                    (body.top_logprobs or 0) if body.logprobs else None,
+                )
+                for place in range(body.n or 1)
+            ]
+
+        submitted = jobs.submit(model, make, "messages")
+        choices = [Choice("", trims=True) for _ in submitted]
+        return self._answer(request, model, body, submitted, choices, _Chat(model))
+
+    def _answer(
+        self,
+        request: HttpRequest,
+        model: loader.Model,
+        body: Common,
+        submitted: Sequence[generation.Generation],
+        choices: Sequence[Choice],
+        form: "_Form",
+    ) -> Response:
+        if body.stream:
+            include_usage = bool(body.stream_options and body.stream_options.include_usage)
+            usage_of = (body.n or 1) if include_usage else None
+            lines = _stream(request, submitted, choices, form, usage_of)
+            response = Response(lines, headers=sse.HEADERS)
+            response.call_on_close(lambda: jobs.cancel(submitted))
+            return response
+        if body.stream_options is not None:
+            raise errors.InvalidField("stream_options needs stream", param="stream_options")
+        try:
+            for found in jobs.events(submitted, request):
+                if found is not None:
+                    _take(choices[found[0]], found[1])
+        finally:
+            jobs.cancel(submitted)
+        whole = [form.whole(place, choice) for place, choice in enumerate(choices)]
+        return json_reply(
+            form.envelope(form.kind) | {"choices": whole} | _usage(choices, body.n or 1)
+        )
+
+    def _card(self, model: loader.Model) -> dict[str, Any]:
+        return {
+            "id": model.info.name,
+            "object": "model",
+            "created": self._created,
+            "owned_by": "pibloom",
+            "max_model_len": model.scheduler.max_context,
+        }
+
+
+class _Form:
+    """How one kind of completion is written down."""
+
+    kind, chunk_kind, prefix = "", "", ""
+
+    def __init__(self, model: loader.Model) -> None:
+        self._model = model
+        self._id = f"{self.prefix}-{uuid.uuid4().hex}"
+        self._created = int(time.time())
+
+    def envelope(self, kind: str) -> dict[str, Any]:
+        """Return what every reply and chunk starts with."""
+        return {
+            "id": self._id,
+            "object": kind,
+            "created": self._created,
+            "model": self._model.info.name,
+        }
+
+    def opening(self, place: int, choice: Choice) -> dict[str, Any] | None:
+        """Return a choice's first chunk, if it has one before any token."""
+        return None
+
+    def part(self, place: int, text: str, tokens: Sequence[tuple[generation.Token, int]]) -> Any:
+        """Return a choice of a chunk."""
+        raise NotImplementedError
+
+    def last(self, place: int, done: generation.Done) -> dict[str, Any]:
+        """Return the choice of its last chunk."""
+        raise NotImplementedError
+
+    def whole(self, place: int, choice: Choice) -> dict[str, Any]:
+        """Return a choice of a whole reply."""
+        raise NotImplementedError
+
+    def piece(self, id_: int) -> str:
+        """Return a token's text, with escapes where it cuts a character."""
+        return self._model.tokenizer.bytes_of(id_).decode("utf-8", "backslashreplace")
+
+
+class _Completion(_Form):
+    kind = chunk_kind = "text_completion"
+    prefix = "cmpl"
+
+    def opening(self, place: int, choice: Choice) -> dict[str, Any] | None:
+        return self.part(place, choice.text, ()) if choice.text else None
+
+    def part(self, place: int, text: str, tokens: Sequence[tuple[generation.Token, int]]) -> Any:
+        return {
+            "index": place,
+            "text": text,
+            "logprobs": self._logprobs(tokens),
+            "finish_reason": None,
+        }
+
+    def last(self, place: int, done: generation.Done) -> dict[str, Any]:
+        return {
+            "index": place,
+            "text": "",
+            "logprobs": None,
+            "finish_reason": done.finish_reason,
+        }
+
+    def whole(self, place: int, choice: Choice) -> dict[str, Any]:
+        assert choice.done is not None
+        part: dict[str, Any] = self.part(place, choice.text, choice.tokens)
+        return part | {"finish_reason": choice.done.finish_reason}
+
+    def _logprobs(self, tokens: Sequence[tuple[generation.Token, int]]) -> dict[str, Any] | None:
+        known = [(token, at) for token, at in tokens if token.likelihood is not None]
+        if not known:
+            return None
+        return {
+            "tokens": [self.piece(token.id) for token, _ in known],
+            "token_logprobs": [_of(token).logprob for token, _ in known],
+            "top_logprobs": [
+                {self.piece(id_): logprob for id_, logprob in _of(token).top} for token, _ in known
+            ],
+            "text_offset": [at for _, at in known],
+        }
+
+
+class _Chat(_Form):
+    kind, chunk_kind = "chat.completion", "chat.completion.chunk"
+    prefix = "chatcmpl"
+
+    def opening(self, place: int, choice: Choice) -> dict[str, Any] | None:
+        return self._chunk(place, {"role": "assistant", "content": ""})
+
+    def part(self, place: int, text: str, tokens: Sequence[tuple[generation.Token, int]]) -> Any:
+        return self._chunk(place, {"content": text}, self._logprobs(tokens))
+
+    def last(self, place: int, done: generation.Done) -> dict[str, Any]:
+        return self._chunk(place, {}) | {"finish_reason": done.finish_reason}
+
+    def whole(self, place: int, choice: Choice) -> dict[str, Any]:
+        assert choice.done is not None
+        return {
+            "index": place,
+            "message": {"role": "assistant", "content": choice.text, "refusal": None},
+            "logprobs": self._logprobs(choice.tokens),
+            "finish_reason": choice.done.finish_reason,
+        }
+
+    def _chunk(
+        self, place: int, delta: dict[str, str], logprobs: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        return {"index": place, "delta": delta, "logprobs": logprobs, "finish_reason": None}
+
+    def _logprobs(self, tokens: Sequence[tuple[generation.Token, int]]) -> dict[str, Any] | None:
+        known = [token for token, _ in tokens if token.likelihood is not None]
+        if not known:
+            return None
+        return {
+            "content": [
+                self._told(token.id, _of(token).logprob)
+                | {"top_logprobs": [self._told(id_, each) for id_, each in _of(token).top]}
+                for token in known
+            ],
+            "refusal": None,
+        }
+
+    def _told(self, id_: int, logprob: float) -> dict[str, Any]:
+        data = self._model.tokenizer.bytes_of(id_)
+        return {"token": self.piece(id_), "logprob": logprob, "bytes": list(data)}
+
+
+def _stream(
+    request: HttpRequest,
+    submitted: Sequence[generation.Generation],
+    choices: Sequence[Choice],
+    form: _Form,
+    usage_of: int | None,
+) -> Iterator[bytes]:
+    """Yield chunks, then `[DONE]`; or at the first failure one error, and nothing more.
+
+    The usage is told at the end when `usage_of` says how many choices share a prompt.
+    """
+
+    def line(choice: object) -> bytes:
+        usage = {} if usage_of is None else {"usage": None}
+        return sse.data(form.envelope(form.chunk_kind) | {"choices": [choice]} | usage)
+
+    spoken = time.monotonic()
+    try:
+        yield sse.OPENING
+        for place, choice in enumerate(choices):
+            if (first := form.opening(place, choice)) is not None:
+                yield line(first)
+        for found in jobs.events(submitted, request):
+            if found is None:
+                if time.monotonic() - spoken >= jobs.HEARTBEAT:
+                    spoken = time.monotonic()
+                    yield sse.HEARTBEAT
+                continue
+            place, event = found
+            text = _take(choices[place], event)
+            if isinstance(event, generation.Token) and (text or event.likelihood):
+                yield line(form.part(place, text, choices[place].tokens[-1:]))
+                spoken = time.monotonic()
+            elif isinstance(event, generation.Done):
+                yield line(form.last(place, event))
+        if usage_of is not None:
+            last = {"choices": []} | _usage(choices, usage_of)
+            yield sse.data(form.envelope(form.chunk_kind) | last)
+        yield sse.DONE
+    except errors.ClientGone:
+        return
+    except Exception as error:
+        yield sse.data(as_api_error(error).body())
+    finally:
+        jobs.cancel(submitted)
+
+
+def _take(choice: Choice, event: generation.Event) -> str:
+    """Note an event; returns the text that it adds."""
+    match event:
+        case generation.Token():
+            return choice.push(event)
+        case generation.Done():
+            choice.done = event
+    return ""
+
+
+def _usage(choices: Sequence[Choice], each: int) -> dict[str, Any]:
+    """Sum up; `each` choices in a row share a prompt, which is counted once."""
+    done = [choice.done for choice in choices if choice.done is not None]
+    prompt = sum(first.prompt_tokens for first in done[::each])
+    completion = sum(choice.completion_tokens for choice in done)
+    return {
+        "usage": {
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
+            "prompt_tokens_details": {
+                "cached_tokens": sum(first.cached_tokens for first in done[::each])
+            },
+        },
+        "timings": jobs.timings(done[0]),
+    }
+
+
+def _of(token: generation.Token) -> generation.Likelihood:
+    assert token.likelihood is not None
+    return token.likelihood
+
+
+def _check_name(model: loader.Model, name: str | None) -> None:
+    if name is not None and name != model.info.name:
+        raise errors.ModelNotFound(
+            f"the model {name[:80]!r} is not served here; {model.info.name!r} is", param="model"
+        )
+
+
+def _stops(body: Common) -> tuple[str, ...]:
+    return (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
+
+
+def _sampling(model: loader.Model, body: Common) -> Any:
+    names = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "seed")
+    given = {name: value for name in names if (value := getattr(body, name)) is not None}
+    for name in ("top_k", "repetition_penalty"):
+        if (value := getattr(body, name)) is not UNSET:
+            given[name] = value
+    if body.logit_bias:
+        given["logit_bias"] = tuple(_biases(model, body.logit_bias))
+    return replace(model.sampling, **given)
+
+
+def _biases(model: loader.Model, biases: dict[str, float]) -> Iterator[tuple[int, float]]:
+    for key, bias in biases.items():
+        if not key.isdecimal() or int(key) >= model.tokenizer.size:
+            raise errors.InvalidField(
+                f"logit_bias: each key must be the id of a token, below {model.tokenizer.size}",
+                param="logit_bias",
+            )
+        yield int(key), bias
+
+
+def _seeded(sampling: Any, place: int) -> Any:
+    """Give each of several choices a seed of its own that follows from the request's."""
+    if sampling.seed is None or not place:
+        return sampling
+    return replace(sampling, seed=(sampling.seed + place) % 2**63)
+
+
+def _prompts(model: loader.Model, prompt: Any) -> list[list[int]]:
+    """Return each prompt's ids: a text, ids, or a list of either."""
+    if isinstance(prompt, str):
+        prompt = [prompt]
+    if all(isinstance(each, int) for each in prompt):
+        prompt = [prompt]
+    found = []
+    for each in prompt:
+        if isinstance(each, int):
+            raise errors.InvalidField("prompt: ids and texts are mixed", param="prompt")
+        ids = model.tokenizer.ids(each) if isinstance(each, str) else each
+        if max(ids) >= model.tokenizer.size:
+            raise errors.InvalidField(
+                f"prompt: ids must be below {model.tokenizer.size}", param="prompt"
+            )
+        found.append(ids)
+    return found

@@ -1,0 +1,128 @@
+"""Keys, origins, ids, deadlines and counters: what every route of both functions has."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import functions_framework
+import pytest
+from prometheus_client.parser import text_string_to_metric_families as parse
+
+from functions.settings import SettingError, Settings, keys_of
+from model.generation import Request
+from tests.functions.conftest import ROOT, Generate
+
+SECRET = "a-secret-key"
+
+
+def make(monkeypatch: pytest.MonkeyPatch, **environment: str) -> Any:
+    for name, value in environment.items():
+        monkeypatch.setenv(f"PIBLOOM_{name}", value)
+    source = ROOT / "functions" / "tokenize" / "main.py"
+    app = functions_framework.create_app("tokenize", str(source))
+    service = app.extensions["pibloom"]
+    service.start()
+    service.wait(20)
+    return app.test_client()
+
+
+def post(client: Any, **headers: str) -> Any:
+    return client.post("/", json={"text": "Hi"}, headers=headers)
+
+
+def test_without_a_key_nothing_is_answered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("from-a-file\n\n")
+    client = make(monkeypatch, API_KEYS=f"{SECRET}, other", API_KEYS_FILE=str(file))
+    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": SECRET}):
+        refused = post(client, **headers)
+        assert refused.status_code == 401
+        assert refused.json["error"]["type"] == "unauthorized"
+        assert refused.headers["WWW-Authenticate"] == "Bearer"
+    for key in (SECRET, "other", "from-a-file"):
+        assert post(client, Authorization=f"Bearer {key}").status_code == 200
+    assert post(client, **{"X-API-Key": SECRET}).status_code == 200
+    assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
+    assert client.get("/metrics").status_code == 200
+    assert client.get("/").status_code == 401
+
+
+def test_metrics_can_want_a_key_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = make(monkeypatch, API_KEYS=SECRET, OPEN_METRICS="0")
+    assert client.get("/metrics").status_code == 401
+
+
+def test_a_key_file_that_is_not_there_is_a_sentence() -> None:
+    with pytest.raises(SettingError, match="PIBLOOM_API_KEYS_FILE"):
+        keys_of(Settings(api_keys_file="/nothing/here"))
+
+
+def test_only_pages_of_known_origins_may_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = make(monkeypatch, CORS_ORIGINS="https://chat.example", API_KEYS=SECRET)
+    asked = {"Origin": "https://chat.example", "Access-Control-Request-Method": "POST"}
+    allowed = client.options("/", headers=asked)
+    assert allowed.status_code == 204
+    assert allowed.headers["Access-Control-Allow-Origin"] == "https://chat.example"
+    assert "Authorization" in allowed.headers["Access-Control-Allow-Headers"]
+    other = post(client, Origin="https://evil.example", Authorization=f"Bearer {SECRET}")
+    assert "Access-Control-Allow-Origin" not in other.headers
+    assert other.headers["Vary"] == "Origin"
+
+
+def test_a_request_keeps_its_id_and_its_trace(tokenize: Any) -> None:
+    assert post(tokenize, **{"X-Request-Id": "abc-1"}).headers["X-Request-Id"] == "abc-1"
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    found = post(tokenize, traceparent=trace).headers
+    assert found["traceparent"] == trace
+    assert found["X-Request-Id"] == "0af7651916cd43dd8448eb211c80319c"
+    for odd in ("", "a b", "x" * 65, "a\tb"):
+        assert re.fullmatch(
+            "[0-9a-f]{32}", post(tokenize, **{"X-Request-Id": odd}).headers["X-Request-Id"]
+        )
+
+
+def test_what_was_answered_is_counted(tokenize: Any) -> None:
+    for reply in (post(tokenize), tokenize.post("/", json={}), tokenize.get("/nowhere/1")):
+        reply.close()  # the last byte is sent
+    scraped = tokenize.get("/metrics")
+    assert scraped.content_type.startswith("text/plain; version=0.0.4")
+    families = {family.name: family for family in parse(scraped.text)}
+    counted = {
+        (s.labels["path"], s.labels["code"]): s.value for s in families["pibloom_requests"].samples
+    }
+    assert counted[("/", "200")] == counted[("/", "422")] == counted[("other", "404")] == 1
+    seconds = {s.name: s.value for s in families["pibloom_request_seconds"].samples}
+    assert seconds["pibloom_request_seconds_count"] == 3
+
+
+def test_tokens_become_text_again(tokenize: Any) -> None:
+    ids = post(tokenize).json["ids"]
+    assert tokenize.post("/detokenize", json={"ids": ids}).json == {"text": "Hi"}
+    refused = tokenize.post("/detokenize", json={"ids": [5, 10**9]})
+    assert refused.json["error"]["param"] == "ids[1]"
+
+
+def test_a_header_shortens_the_deadline(generate: Generate) -> None:
+    generate.engine.running.clear()
+    late = generate.post({"prompt": "Hi"}, headers={"X-Request-Timeout": "0.3"})
+    generate.engine.running.set()
+    assert late.status_code == 504
+    for odd in ("soon", "-1", "nan", "0"):
+        refused = generate.post({"prompt": "Hi"}, headers={"X-Request-Timeout": odd})
+        assert refused.json["error"]["param"] == "X-Request-Timeout"
+
+
+def test_warming_reads_what_is_being_typed(generate: Generate) -> None:
+    assert generate.client.post("/warm").json["state"] == "ready"
+    warmed = generate.client.post("/warm", json={"prompt": "Hello"}).json
+    assert warmed == {"state": "ready", "prompt_tokens": 5, "cached_tokens": 0}
+    assert generate.client.post("/warm", json={"prompt": 5}).status_code == 422
+
+
+def test_warming_stays_behind_real_work(generate: Generate) -> None:
+    generate.engine.running.clear()
+    model = generate.service.get()
+    job = model.scheduler.submit(Request((5, 6), 3))
+    assert generate.client.post("/warm", json={"prompt": "Hello"}).json["prompt_tokens"] == 0
+    generate.engine.running.set()
+    list(job.events())

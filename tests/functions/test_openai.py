@@ -1,0 +1,191 @@
+"""OpenAI's routes, asked by hand and by OpenAI's own client."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2 as httpx  # what the client is built on
+import openai
+import pytest
+
+from model.generation import Request
+from tests.fakes import byte_tokenizer
+from tests.functions.conftest import Generate
+
+REPLY = " Hello, 你好!"
+TOKENS = len(byte_tokenizer().ids(REPLY)) + 1  # and the end
+CHAT = {"messages": [{"role": "user", "content": "Hi"}]}
+
+
+def chunks_of(response: Any) -> list[Any]:
+    """The JSON of each event; the last line must be [DONE]."""
+    blocks = [b for b in response.get_data(as_text=True).split("\n\n") if b.startswith("data: ")]
+    assert blocks[-1] == "data: [DONE]"
+    return [json.loads(block.removeprefix("data: ")) for block in blocks[:-1]]
+
+
+@pytest.fixture
+def client(generate: Generate) -> Iterator[openai.OpenAI]:
+    """OpenAI's package, its requests answered by the function itself."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        reply = generate.client.open(
+            request.url.raw_path.decode(),
+            method=request.method,
+            headers=dict(request.headers),
+            data=request.content,
+        )
+        return httpx.Response(reply.status_code, headers=dict(reply.headers), content=reply.data)
+
+    with openai.OpenAI(
+        base_url="http://pi/v1",
+        api_key="none",
+        max_retries=0,
+        http_client=httpx.Client(transport=httpx.MockTransport(answer)),
+    ) as found:
+        yield found
+
+
+def test_openais_client_gets_a_chat(client: openai.OpenAI) -> None:
+    reply = client.chat.completions.create(
+        model="fake", messages=[{"role": "user", "content": "Hi"}], max_completion_tokens=100
+    )
+    assert reply.choices[0].message.content == REPLY.lstrip()
+    assert reply.choices[0].message.role == "assistant"
+    assert reply.choices[0].finish_reason == "stop"
+    assert reply.usage is not None
+    assert reply.usage.completion_tokens == TOKENS
+    assert reply.usage.total_tokens == reply.usage.prompt_tokens + TOKENS
+    assert reply.id.startswith("chatcmpl-")
+
+
+def test_openais_client_streams_a_chat(client: openai.OpenAI) -> None:
+    stream = client.chat.completions.create(
+        model="fake",
+        messages=[{"role": "user", "content": "Hi"}],
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    chunks = list(stream)
+    text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    assert text == REPLY.lstrip()
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "stop"
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.completion_tokens == TOKENS
+    assert len({chunk.id for chunk in chunks}) == 1
+
+
+def test_openais_client_gets_completions(client: openai.OpenAI) -> None:
+    reply = client.completions.create(model="fake", prompt=["a", "bc"], n=2, max_tokens=5, seed=3)
+    assert [choice.index for choice in reply.choices] == [0, 1, 2, 3]
+    assert {choice.finish_reason for choice in reply.choices} == {"length"}
+    assert reply.usage is not None
+    assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (3, 20)
+
+
+def test_openais_client_lists_the_model(client: openai.OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == ["fake"]
+    assert client.models.retrieve("fake").owned_by == "pibloom"
+    with pytest.raises(openai.NotFoundError, match="fake"):
+        client.models.retrieve("gpt-4")
+
+
+def test_openais_client_understands_a_refusal(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.UnprocessableEntityError, match="temperature"):
+        client.completions.create(model="fake", prompt="a", temperature=9)
+    with pytest.raises(openai.NotFoundError, match="gpt-4"):
+        client.completions.create(model="gpt-4", prompt="a")
+
+
+def test_a_failure_in_a_stream_is_its_last_event(generate: Generate, client: openai.OpenAI) -> None:
+    def fail() -> None:
+        if len(generate.engine.steps) > 3:
+            raise RuntimeError("broken")
+
+    generate.engine.before_step = fail
+    with pytest.raises(openai.APIError, match="failed to generate"):
+        list(client.completions.create(model="fake", prompt="a", max_tokens=50, stream=True))
+
+
+def test_echo_repeats_the_prompt(generate: Generate) -> None:
+    body = {"prompt": "Hi", "echo": True, "max_tokens": 100}
+    reply = generate.client.post("/v1/completions", json=body).json
+    assert reply["choices"][0]["text"] == "Hi" + REPLY
+    chunks = chunks_of(generate.client.post("/v1/completions", json=body | {"stream": True}))
+    assert "".join(chunk["choices"][0]["text"] for chunk in chunks) == "Hi" + REPLY
+
+
+def test_ids_are_a_prompt_too(generate: Generate) -> None:
+    ids = byte_tokenizer().ids("Hi")
+    reply = generate.client.post("/v1/completions", json={"prompt": ids, "echo": True}).json
+    assert reply["choices"][0]["text"].startswith("Hi")
+    refused = generate.client.post("/v1/completions", json={"prompt": [10**6]})
+    assert (refused.status_code, refused.json["error"]["param"]) == (422, "prompt")
+    mixed = generate.client.post("/v1/completions", json={"prompt": ["a", 5]})
+    assert (mixed.status_code, mixed.json["error"]["param"]) == (422, "prompt")
+
+
+def test_logprobs_tell_every_token(generate: Generate) -> None:
+    body = {"prompt": "Hi", "logprobs": 2, "max_tokens": 3}
+    told = generate.client.post("/v1/completions", json=body).json["choices"][0]["logprobs"]
+    assert told["tokens"] == [" ", "H", "e"]
+    assert told["text_offset"] == [0, 1, 2]
+    assert [len(each) for each in told["top_logprobs"]] == [2, 2, 2]
+    assert all(abs(each) < 1e-6 for each in told["token_logprobs"])  # the fake leaves no choice
+    body = CHAT | {"logprobs": True, "top_logprobs": 1, "max_tokens": 2}
+    told = generate.client.post("/v1/chat/completions", json=body).json["choices"][0]["logprobs"]
+    assert [each["bytes"] for each in told["content"]] == [[32], [72]]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("tools", [{"type": "function"}]),
+        ("response_format", {"type": "json_object"}),
+        ("top_logprobs", 3),
+        ("n", 17),
+        ("stream_options", {"include_usage": True}),
+        ("logit_bias", {"99999": 1}),
+        ("logit_bias", {"five": 1}),
+        ("audio", {}),
+        ("model", "gpt-4"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_by_name(
+    generate: Generate, field: str, value: object
+) -> None:
+    response = generate.client.post("/v1/chat/completions", json=CHAT | {field: value})
+    assert response.status_code in (404, 422)
+    assert field in response.json["error"]["param"]
+
+
+def test_values_that_ask_for_nothing_are_taken(generate: Generate) -> None:
+    neutral = {
+        "n": 1, "tools": None, "response_format": {"type": "text"}, "logit_bias": {},
+        "user": "me", "stop": None, "presence_penalty": 0, "top_p": 1, "stream": False,
+    }  # fmt: skip
+    parts = [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]
+    response = generate.client.post("/v1/chat/completions", json=neutral | {"messages": parts})
+    assert response.status_code == 200
+
+
+def test_many_choices_leave_places_to_others(generate: Generate) -> None:
+    """Of the two places here, companions take one while somebody else waits."""
+    engine, model = generate.engine, generate.service.get()
+    engine.running.clear()
+    first = model.scheduler.submit(Request((5, 6), 4))
+    many = model.scheduler.submit_all([Request((7, 8), 50) for _ in range(2)])
+    other = model.scheduler.submit(Request((9, 10), 4))
+    engine.running.set()
+    list(first.events())
+    list(other.events())
+    for job in many:
+        job.cancel()
+    admitted: list[list[int]] = []
+    for step in engine.steps:
+        for sequence, _ in step:
+            if not any(sequence.prompt is prompt for prompt in admitted):
+                admitted.append(sequence.prompt)
+    order = [prompt for prompt in admitted if prompt in ([5, 6], [7, 8], [9, 10])]
+    assert order[:3] == [[5, 6], [7, 8], [9, 10]]
