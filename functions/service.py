@@ -40,6 +40,7 @@ class Service(Generic[T]):
         self._settled = threading.Event()  # loaded, failed, or draining
         self._waited_for = False
         self._pid = 0
+        self.load_seconds = 0.0  # that loading took
         self._lock = threading.Lock()
 
     @property
@@ -97,8 +98,8 @@ class Service(Generic[T]):
             log.exception("the model could not be loaded")
             self._refuse(f"the model could not be loaded: {error}")
         else:
-            seconds = round(time.monotonic() - started, 3)
-            log.info("ready", extra={"fields": {"load_s": seconds}})
+            self.load_seconds = round(time.monotonic() - started, 3)
+            log.info("ready", extra={"fields": {"load_s": self.load_seconds}})
             self._settled.set()
 
     def _refuse(self, message: str) -> None:

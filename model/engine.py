@@ -51,6 +51,10 @@ class Engine(Protocol[S]):
     def kv_tokens_total(self) -> int | None:
         """Tokens, of all sequences, for which there is memory; None when nothing bounds them."""
 
+    @property
+    def kv_bytes(self) -> tuple[int, int]:
+        """Bytes of keys and values that sequences hold now, and that are kept of ended ones."""
+
     def new_sequence(self, prompt: Sequence[int] = (), capacity: int = 0) -> S:
         """Open a sequence with memory for `capacity` tokens, or raise `OutOfMemory`.
 

@@ -118,6 +118,11 @@ class NativeEngine:
         """Tokens for which there is memory in all."""
         return self.pool.tokens_total
 
+    @property
+    def kv_bytes(self) -> tuple[int, int]:
+        """Bytes of keys and values that sequences hold now, and that are kept of ended ones."""
+        return self.pool.bytes_used, self.pool.bytes_cached
+
     def new_sequence(self, prompt: Sequence[int] = (), capacity: int = 0) -> PagedSequence:
         """Open a sequence with memory for `capacity` tokens, or raise `OutOfMemory`.
 

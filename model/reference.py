@@ -106,6 +106,11 @@ class ReferenceEngine:
     def kv_tokens_total(self) -> None:
         """Nothing bounds the keys and values here."""
 
+    @property
+    def kv_bytes(self) -> tuple[int, int]:
+        """They are torch's, and not counted."""
+        return 0, 0
+
     def new_sequence(self, prompt: Sequence[int] = (), capacity: int = 0) -> ReferenceSequence:
         """Open an empty sequence."""
         return ReferenceSequence()

@@ -147,6 +147,16 @@ class Scheduler:
         with self._work:
             self._check_room()
 
+    def figures(self) -> dict[str, float]:
+        """Return what there is to watch: generations, and bytes of keys and values."""
+        used, cached = self._engine.kv_bytes
+        return {
+            "waiting": len(self._waiting),
+            "running": len(self._running),
+            "kv_used": used,
+            "kv_cached": cached,
+        }
+
     @property
     def idle(self) -> bool:
         """Whether nothing runs or waits."""

@@ -86,6 +86,10 @@ class FakeEngine:
     def kv_tokens_total(self) -> int | None:
         return self.memory
 
+    @property
+    def kv_bytes(self) -> tuple[int, int]:
+        return 0, 0
+
     def new_sequence(self, prompt: Sequence[int] = (), capacity: int = 0) -> FakeSequence:
         promised = sum(sequence.capacity for sequence in self.open)
         if self.memory is not None and promised + capacity > self.memory:

@@ -18,7 +18,7 @@ from flask import Request as HttpRequest
 from flask import Response, current_app
 from msgspec import UNSET, Meta, UnsetType
 
-from functions import __version__, errors, sse
+from functions import __version__, errors, openapi, sse
 from functions.generate import jobs, openai
 from functions.http import (
     Routes,
@@ -31,6 +31,7 @@ from functions.http import (
     read_body,
 )
 from functions.metrics import Registry
+from functions.openapi import Operation
 from functions.service import Service
 from functions.settings import Settings
 from model import generation, loader
@@ -57,7 +58,7 @@ install(current_app, settings, metrics)
 current_app.extensions["pibloom"] = service
 
 
-class Message(msgspec.Struct, forbid_unknown_fields=True):
+class Turn(msgspec.Struct, forbid_unknown_fields=True):
     """One turn of a conversation."""
 
     role: Literal["system", "user", "assistant"]
@@ -72,7 +73,7 @@ class GenerateBody(msgspec.Struct, forbid_unknown_fields=True):
     """What `POST /` takes: a prompt to continue, or messages to answer."""
 
     prompt: Annotated[str, Meta(min_length=1)] | None = None
-    messages: Annotated[list[Message], Meta(min_length=1, max_length=1000)] | None = None
+    messages: Annotated[list[Turn], Meta(min_length=1, max_length=1000)] | None = None
     max_new_tokens: Annotated[int, Meta(ge=1, le=4096)] = 256
     # What is not given here is as the checkpoint, or else piBLOOM, has it.
     temperature: Annotated[float, Meta(ge=0, le=5)] | UnsetType = UNSET
@@ -94,7 +95,7 @@ class WarmBody(msgspec.Struct, forbid_unknown_fields=True):
     """What `POST /warm` takes: nothing, or what is being typed."""
 
     prompt: Annotated[str, Meta(min_length=1)] | None = None
-    messages: Annotated[list[Message], Meta(min_length=1, max_length=1000)] | None = None
+    messages: Annotated[list[Turn], Meta(min_length=1, max_length=1000)] | None = None
 
 
 def post_generate(request: HttpRequest) -> Response:
@@ -122,7 +123,7 @@ def post_chat(request: HttpRequest) -> Response:
     body = read_body(request, ChatBody)
     if not body.content.strip():
         raise errors.InvalidField("content: a message is needed, but it is empty", param="content")
-    asked = GenerateBody(messages=[Message("user", body.content)])
+    asked = GenerateBody(messages=[Turn("user", body.content)])
     model = service.get()
     job = submit(model, asked, jobs.deadline_of(request, settings.deadline))
     return json_reply({"data": finish(model, asked, job, request)["text"]})
@@ -271,6 +272,51 @@ def reply(model: loader.Model, body: GenerateBody, done: generation.Done) -> dic
     }
 
 
+def get_document(request: HttpRequest) -> Response:
+    """Describe every route."""
+    return json_reply(openapi.document("generate", OPERATIONS))
+
+
+OPERATIONS = (
+    Operation("POST", "/", "Generate", GenerateBody, generates=True, streams=True),
+    Operation("POST", "/chat/", "Answer one message", ChatBody, generates=True),
+    Operation("POST", "/warm", "Wake up", WarmBody, generates=True, optional_body=True),
+    Operation(
+        "POST",
+        "/v1/completions",
+        "Continue prompts, as OpenAI does",
+        openai.CompletionBody,
+        generates=True,
+        streams=True,
+    ),
+    Operation(
+        "POST",
+        "/v1/chat/completions",
+        "Answer a conversation, as OpenAI does",
+        openai.ChatCompletionBody,
+        generates=True,
+        streams=True,
+    ),
+    Operation("GET", "/v1/models", "The one model", may_wait=True),
+    Operation("GET", "/v1/models/{name}", "The one model", may_wait=True, missing=True),
+    *openapi.COMMON,
+)
+
+metrics.gauge("pibloom_waiting", "Generations that wait for a place.", lambda: now("waiting"))
+metrics.gauge("pibloom_running", "Generations that run.", lambda: now("running"))
+metrics.gauge("pibloom_kv_bytes", "Keys and values in use.", lambda: now("kv_used"))
+metrics.gauge("pibloom_kv_cached_bytes", "Keys and values kept.", lambda: now("kv_cached"))
+metrics.gauge(
+    "pibloom_load_seconds", "From the start of loading to ready.", lambda: service.load_seconds
+)
+
+
+def now(name: str) -> float:
+    """Read a figure of the scheduler; 0 while there is none."""
+    model = service.peek()
+    return 0.0 if model is None else model.scheduler.figures()[name]
+
+
 api = openai.Api(service.get, settings.deadline)
 routes = Routes(
     ("GET", "/", get_root),
@@ -283,6 +329,7 @@ routes = Routes(
     ("GET", "/v1/models/<path:name>", api.model),
     *probes(lambda: service.state, check_ready),
     *observed(metrics),
+    ("GET", "/openapi.json", get_document),
 )
 
 

@@ -99,7 +99,7 @@ class CompletionBody(Common, kw_only=True):
     suffix: None = None
 
 
-class ChatBody(Common, kw_only=True):
+class ChatCompletionBody(Common, kw_only=True):
     """What `POST /v1/chat/completions` takes."""
 
     messages: Annotated[list[Message], Meta(min_length=1, max_length=1000)]
@@ -185,7 +185,7 @@ class Api:
 
     def chat(self, request: HttpRequest) -> Response:
         """Answer a conversation."""
-        body = read_body(request, ChatBody)
+        body = read_body(request, ChatCompletionBody)
         deadline = jobs.deadline_of(request, self._longest)
         model = self._get()
         _check_name(model, body.model)

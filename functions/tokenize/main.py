@@ -11,10 +11,11 @@ from typing import Annotated
 import msgspec
 from flask import Request, Response, current_app
 
-from functions import __version__
+from functions import __version__, openapi
 from functions.errors import InvalidField
 from functions.http import Routes, install, json_reply, observed, probes, read_body
 from functions.metrics import Registry
+from functions.openapi import Operation
 from functions.service import Service
 from functions.settings import Settings
 from model.loader import model_name
@@ -90,12 +91,25 @@ def get_root(request: Request) -> Response:
     )
 
 
+OPERATIONS = (
+    Operation("POST", "/", "Split a text", TokenizeBody),
+    Operation("POST", "/detokenize", "Join tokens", DetokenizeBody),
+    *openapi.COMMON,
+)
+
+
+def get_document(request: Request) -> Response:
+    """Describe every route."""
+    return json_reply(openapi.document("tokenize", OPERATIONS))
+
+
 routes = Routes(
     ("GET", "/", get_root),
     ("POST", "/", post_tokenize),
     ("POST", "/detokenize", post_detokenize),
     *probes(lambda: service.state, service.get),
     *observed(metrics),
+    ("GET", "/openapi.json", get_document),
 )
 
 
