@@ -321,11 +321,18 @@ def observed(metrics: Registry) -> Sequence[tuple[str, str, Handler]]:
 
 
 def probes(
-    state: Callable[[], str], check: Callable[[], object]
+    state: Callable[[], str],
+    check: Callable[[], object],
+    alive: Callable[[], bool] = lambda: True,
 ) -> Sequence[tuple[str, str, Handler]]:
-    """Return the routes /healthz and /readyz; `check` raises the error of what is not ready."""
+    """Return the routes /healthz and /readyz; `check` raises the error of what is not ready.
+
+    A process that is not `alive` any more should be ended and started anew.
+    """
 
     def healthz(request: Request) -> Response:
+        if not alive():
+            raise ApiError("the engine has ended, or hangs")
         return json_reply({"status": "ok"})
 
     def readyz(request: Request) -> Response:

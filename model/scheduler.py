@@ -32,6 +32,8 @@ from model.tokenizer import NEVER_DRAWN, StreamDecoder, Tokenizer
 
 log = logging.getLogger(__name__)
 
+STUCK = 60.0  # seconds: no step of any model on any Pi takes as long
+
 _SHUTTING_DOWN = Failed("draining", "the server is shutting down")
 
 
@@ -99,6 +101,7 @@ class Scheduler:
         self._work = threading.Condition()
         self._draining = False
         self._kill = False
+        self._step_since = 0.0  # when the engine was last called, while it has not come back
         self._seconds_each = 1.0  # of a generation, smoothed: what Overloaded's estimate rests on
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -165,8 +168,9 @@ class Scheduler:
 
     @property
     def healthy(self) -> bool:
-        """Whether the engine thread still runs."""
-        return self._thread.is_alive()
+        """Whether the engine thread still runs, and none of its steps has hung."""
+        since = self._step_since
+        return self._thread.is_alive() and (not since or time.monotonic() - since < STUCK)
 
     def _check_room(self, count: int = 1, tokens: int = 0) -> None:
         if self._draining:
@@ -289,6 +293,7 @@ class Scheduler:
             Work(running.sequence, running.next[: self._chunk], len(running.next) <= self._chunk)
             for running in batch
         ]
+        self._step_since = time.monotonic()
         try:
             results = self._engine.forward(works)
         except Exception:
@@ -296,6 +301,8 @@ class Scheduler:
             for running in batch:
                 self._leave(running, Failed("internal", "the engine failed"))
             return
+        finally:
+            self._step_since = 0.0
         for running, logits in zip(batch, results, strict=True):
             try:
                 self._advance(running, logits)

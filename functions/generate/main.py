@@ -252,7 +252,13 @@ def lines(
 def check_ready() -> None:
     """Raise the error that says why no request would be answered now."""
     if not service.get().scheduler.healthy:
-        raise errors.ApiError("the engine has ended")
+        raise errors.ApiError("the engine has ended, or hangs")
+
+
+def is_alive() -> bool:
+    """Whether the engine can still be hoped to come back."""
+    model = service.peek()
+    return model is None or service.state == "draining" or model.scheduler.healthy
 
 
 def reply(model: loader.Model, body: GenerateBody, done: generation.Done) -> dict[str, object]:
@@ -327,7 +333,7 @@ routes = Routes(
     ("POST", "/v1/chat/completions", api.chat),
     ("GET", "/v1/models", api.models),
     ("GET", "/v1/models/<path:name>", api.model),
-    *probes(lambda: service.state, check_ready),
+    *probes(lambda: service.state, check_ready, is_alive),
     *observed(metrics),
     ("GET", "/openapi.json", get_document),
 )
