@@ -29,7 +29,7 @@ def wheels(folder: Path, architecture: str) -> Iterator[Component]:
             "name": name,
             "version": found.version,
             "purl": f"pkg:pypi/{name}@{found.version}",
-            **_licence(found.metadata.get("License-Expression") or found.metadata.get("License")),
+            **_licence(found.metadata["License-Expression"] or found.metadata["License"]),
         }
 
 

@@ -1,0 +1,20 @@
+"""More requests at once than the cluster can take."""
+
+from tests.e2e.cluster import Cluster, in_parallel
+from tests.e2e.conftest import PROMPT
+
+BURST = 50
+
+
+def test_of_a_burst_at_zero_no_request_is_lost(cluster: Cluster) -> None:
+    cluster.wait_for_zero("generate")
+    body = {"prompt": PROMPT, "max_new_tokens": 24}
+    replies = in_parallel(BURST, lambda index: cluster.stream("generate", {**body, "seed": index}))
+    assert len(replies) == BURST
+    for reply in replies:
+        if reply.status == 200:
+            assert reply.last in ("done", "error"), reply.broken
+            continue
+        assert reply.status in (429, 503)
+        assert reply.retry_after
+    assert sum(reply.last == "done" for reply in replies) >= BURST // 2

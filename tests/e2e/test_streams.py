@@ -1,0 +1,128 @@
+"""Replies that stream through Knative: unbuffered, and never without a last event."""
+
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from tests.e2e.cluster import SERVICE_LABEL, Cluster, Stream, in_parallel, until
+from tests.e2e.conftest import PROMPT
+
+
+class Running:
+    """Streams that run while a test does something to their pods."""
+
+    def __init__(self, cluster: Cluster, body: dict[str, Any], count: int = 1) -> None:
+        self.replies: list[Stream] = []
+        self._thread = threading.Thread(target=self._run, args=(cluster, body, count))
+        self._thread.start()
+
+    def _run(self, cluster: Cluster, body: dict[str, Any], count: int) -> None:
+        self.replies = in_parallel(count, lambda _: cluster.stream("generate", body))
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def end(self) -> list[Stream]:
+        self._thread.join()
+        return self.replies
+
+
+def wait_until_streaming(cluster: Cluster) -> None:
+    """Wait until a pod is ready, and a moment more, so that it writes."""
+    until(lambda: ready_pods(cluster), 120, "no pod of generate became ready")
+    time.sleep(2)
+
+
+def ready_pods(cluster: Cluster) -> list[dict[str, Any]]:
+    return [
+        pod
+        for pod in cluster.pods("generate", ending=False)
+        if any(
+            condition["type"] == "Ready" and condition["status"] == "True"
+            for condition in pod["status"].get("conditions", [])
+        )
+    ]
+
+
+def test_from_zero_the_first_reply_streams_to_its_end(cluster: Cluster) -> None:
+    cluster.wait_for_zero("generate")
+    reply = cluster.stream("generate", {"prompt": PROMPT, "max_new_tokens": 8, "seed": 1})
+    assert reply.status == 200
+    assert reply.done["usage"]["completion_tokens"] == 8
+
+
+def test_tokens_arrive_as_they_are_made(cluster: Cluster, long_reply: dict[str, Any]) -> None:
+    reply = cluster.stream("generate", long_reply)
+    made_s = reply.done["timings"]["decode_ms"] / 1000
+    arrived_s = reply.tokens[-1] - reply.tokens[0]
+    assert arrived_s == pytest.approx(made_s, rel=0.1), "something on the way collects tokens"
+    pauses = [after - before for before, after in zip(reply.tokens, reply.tokens[1:], strict=False)]
+    assert max(pauses) < made_s / 4, "tokens arrive in heaps"
+
+
+def test_deleting_its_pod_cuts_no_stream(cluster: Cluster, long_reply: dict[str, Any]) -> None:
+    running = Running(cluster, long_reply)
+    wait_until_streaming(cluster)
+    for pod in ready_pods(cluster):
+        cluster.kubectl("delete", "pod", pod["metadata"]["name"], "--wait=false")
+    assert running.alive, "the stream had ended before its pod was deleted"
+    (reply,) = running.end()
+    assert reply.done["usage"]["completion_tokens"] == long_reply["max_new_tokens"]
+
+
+def test_draining_its_node_cuts_no_stream(cluster: Cluster, long_reply: dict[str, Any]) -> None:
+    running = Running(cluster, long_reply)
+    wait_until_streaming(cluster)
+    node = ready_pods(cluster)[0]["spec"]["nodeName"]
+    selector = f"--pod-selector={SERVICE_LABEL}=generate"
+    try:
+        # Waits until the pod is gone, and so until the stream has ended.
+        cluster.kubectl("drain", node, selector, "--ignore-daemonsets", "--timeout=300s")
+    finally:
+        cluster.kubectl("uncordon", node)
+    (reply,) = running.end()
+    assert reply.done["usage"]["completion_tokens"] == long_reply["max_new_tokens"]
+
+
+@pytest.mark.usefixtures("as_deployed")
+def test_a_new_revision_cuts_no_stream(cluster: Cluster, long_reply: dict[str, Any]) -> None:
+    running = Running(cluster, long_reply)
+    wait_until_streaming(cluster)
+    before = cluster.ready_revision("generate")
+    cluster.replace_environment("generate", PIBLOOM_MAX_QUEUE="31")
+    until(lambda: cluster.ready_revision("generate") != before, 120, "nothing was rolled out")
+    assert running.alive, "the stream had ended before the roll-out"
+    (reply,) = running.end()
+    assert reply.done["usage"]["completion_tokens"] == long_reply["max_new_tokens"]
+    asked = cluster.stream("generate", {"prompt": PROMPT, "max_new_tokens": 2})
+    assert asked.done["usage"]["completion_tokens"] == 2
+
+
+@pytest.mark.usefixtures("as_deployed")
+def test_a_pod_without_grace_ends_its_stream_with_an_error_event(
+    cluster: Cluster, long_reply: dict[str, Any]
+) -> None:
+    """Told to end at once, a process still gives its streams a last event."""
+    cluster.replace_environment("generate", PIBLOOM_GRACE="0")
+    cluster.wait_ready("generate")
+    running = Running(cluster, long_reply)
+    wait_until_streaming(cluster)
+    # Past queue-proxy, which would hold the signal back until the stream has ended.
+    cluster.run_in(ready_pods(cluster)[-1], "import os, signal; os.kill(1, signal.SIGTERM)")
+    (reply,) = running.end()
+    assert reply.last == "error"
+    assert reply.events[-1][2]["error"]["type"] == "draining"
+
+
+@pytest.mark.usefixtures("as_deployed")
+def test_scaling_down_cuts_no_stream(cluster: Cluster, long_reply: dict[str, Any]) -> None:
+    """Many short streams wake several pods; of those, all but one go while a long one runs."""
+    running = Running(cluster, long_reply)
+    short = {**long_reply, "max_new_tokens": max(1, long_reply["max_new_tokens"] // 8)}
+    replies = in_parallel(12, lambda _: cluster.stream("generate", short))
+    assert all(reply.done for reply in replies)
+    (reply,) = running.end()
+    assert reply.done["usage"]["completion_tokens"] == long_reply["max_new_tokens"]
