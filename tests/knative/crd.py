@@ -1,4 +1,4 @@
-"""Knative's own schema of its services, taken out of the Go module that a release is made of.
+"""Knative's own schema of its services, and the names of its settings, out of its Go module.
 
     .venv/bin/python -m tests.knative.crd v0.35.0 v0.48.0    # writes schemas/; needs Go
 
@@ -12,12 +12,10 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile
 
 import yaml
 
-MODULE = "knative.dev/serving"
-RESOURCE = "config/core/300-resources/service.yaml"
+CONFIGS = ("autoscaler", "defaults", "deployment")
 SCHEMAS = Path(__file__).with_name("schemas")
 KEPT = ("type", "required", "pattern", "anyOf", "enum")
 
@@ -45,19 +43,29 @@ def closed(schema: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def service_schema(version: str) -> dict[str, Any]:
-    """Return the schema of a Knative service, as a version of the module has it."""
-    download = ["go", "mod", "download", "-json", f"{MODULE}@{version}"]
-    said = json.loads(subprocess.run(download, check=True, capture_output=True).stdout)
-    with ZipFile(said["Zip"]) as files:
-        crd = yaml.safe_load(files.read(f"{MODULE}@{version}/{RESOURCE}"))
+def service_schema(crd: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a Knative service, from its CRD."""
     (served,) = crd["spec"]["versions"]
     schema = closed(served["schema"]["openAPIV3Schema"])
     schema["properties"]["metadata"] = {"type": "object"}  # has a schema of its own in Kubernetes
     return schema
 
 
+def main(versions: list[str]) -> None:
+    """Write what is kept of each version."""
+    for version in versions:
+        download = ["go", "mod", "download", "-json", f"knative.dev/serving@{version}"]
+        said = json.loads(subprocess.run(download, check=True, capture_output=True).stdout)
+        core = Path(said["Dir"]) / "config" / "core"
+        crd = yaml.safe_load((core / "300-resources" / "service.yaml").read_text())
+        settings = {}
+        for name in CONFIGS:
+            config = yaml.safe_load((core / "configmaps" / f"{name}.yaml").read_text())
+            settings[name] = sorted(yaml.safe_load(config["data"]["_example"]))
+        for kind, found in (("serving", service_schema(crd)), ("settings", settings)):
+            text = json.dumps(found, indent=1, sort_keys=True)
+            (SCHEMAS / f"{kind}-{version}.json").write_text(text + "\n")
+
+
 if __name__ == "__main__":
-    for version in sys.argv[1:]:
-        text = json.dumps(service_schema(version), indent=1, sort_keys=True)
-        (SCHEMAS / f"serving-{version}.json").write_text(text + "\n")
+    main(sys.argv[1:])
