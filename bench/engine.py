@@ -8,6 +8,7 @@ ratios within them. Results go to bench/results: a table, latest.json, plots.
 import argparse
 import http.client
 import json
+import math
 import os
 import platform
 import socket
@@ -220,7 +221,7 @@ def table(results: Result) -> str:
         "|---" * (len(columns) + 4) + "|",
     ]
     for name, found in engines.items():
-        row = [f"{found[column]:.1f}" for column in columns]
+        row = ["–" if math.isnan(found[column]) else f"{found[column]:.1f}" for column in columns]
         resident = found["memory"]["Rss"] / 1e6
         lines.append(
             f"| {name} | {found['load']:.2f} | {' | '.join(row)} | {resident:.0f}"
@@ -230,7 +231,10 @@ def table(results: Result) -> str:
     lines.append("|---" * (len(columns) + 2) + "|")
     for name, peer in RATIO_OF.items():
         if name in engines and peer in engines:
-            row = [f"{engines[name][each] / engines[peer][each]:.2f}" for each in columns]
+            # Of each round by itself, in which both ran within minutes of one another.
+            pairs = zip(results["rounds"][name], results["rounds"][peer], strict=False)
+            ratios = [{each: a[each] / b[each] for each in columns} for a, b in pairs]
+            row = [f"{statistics.median(r[each] for r in ratios):.2f}" for each in columns]
             lines.append(f"| {name} | {peer} | {' | '.join(row)} |")
     lines += ["", "## Of the read bandwidth", ""]
     for name, size in results["bytes read a token"].items():

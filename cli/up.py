@@ -13,13 +13,13 @@ import urllib.request
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import FrameType
 
 import click
 
 from cli.bake import progress_bar
 from cli.main import Failure, Refused
+from functions import flags
 from model.errors import ModelError
 
 SERVICES = ("tokenize", "generate", "ui")  # in the order in which they become ready
@@ -107,12 +107,6 @@ class Service:
 
 @click.command()
 @click.argument("services", nargs=-1, type=click.Choice(SERVICES))
-@click.option(
-    "--model",
-    type=click.Path(path_type=Path),
-    help="model.bloom or checkpoint folder to serve; the demo model when absent.",
-)
-@click.option("--engine", help="What runs the model.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True)
 @click.option("--generate-port", type=click.IntRange(1, 65535), default=8081, show_default=True)
@@ -120,10 +114,9 @@ class Service:
 @click.option("--reload", is_flag=True, help="Start a service anew when its source changes.")
 @click.option("--open", "open_", is_flag=True, help="Open the chat in a browser.")
 @click.option("--verbose", is_flag=True, help="Show the services' whole logs.")
+@flags.setting_flags
 def up(
     services: tuple[str, ...],
-    model: Path | None,
-    engine: str | None,
     host: str,
     port: int,
     generate_port: int,
@@ -143,15 +136,11 @@ def up(
       pibloom up --model ~/bloom-560m --port 9000
       pibloom up generate --reload --verbose
     """
-    environment = {}
-    if model is not None:
-        environment["PIBLOOM_MODEL"] = str(model.resolve())
-    if engine is not None:
-        environment["PIBLOOM_ENGINE"] = engine
+    environment = flags.chosen()
     if "PIBLOOM_GRACE" not in os.environ:
-        environment["PIBLOOM_GRACE"] = "2"  # whoever presses Ctrl-C is waiting
+        environment.setdefault("PIBLOOM_GRACE", "2")  # whoever presses Ctrl-C is waiting
     if "PIBLOOM_LOG_LEVEL" not in os.environ:
-        environment["PIBLOOM_LOG_LEVEL"] = "INFO" if verbose else "WARNING"
+        environment.setdefault("PIBLOOM_LOG_LEVEL", "INFO" if verbose else "WARNING")
     ports = {"tokenize": tokenize_port, "generate": generate_port, "ui": port}
     chosen = [
         _service(name, host, ports[name], environment, reload=reload)
@@ -160,6 +149,8 @@ def up(
     ]
     for service in chosen:
         if service.name == "ui":
+            if (keys := _keys(os.environ | environment)) and "PIBLOOM_API_KEY" not in os.environ:
+                service.environment["PIBLOOM_API_KEY"] = keys[0]
             for function in chosen[:-1]:
                 variable = f"PIBLOOM_{function.name.upper()}_URL"
                 service.environment.setdefault(variable, function.url)
@@ -190,6 +181,15 @@ def _service(
         probe="/healthz" if name == "ui" else "/readyz",
         environment=dict(environment),
     )
+
+
+def _keys(environment: Mapping[str, str]) -> Sequence[str]:
+    from functions.settings import SettingError, Settings, keys_of
+
+    try:
+        return keys_of(Settings.read(environment))
+    except SettingError as error:
+        raise click.UsageError(str(error)) from None
 
 
 def _prepare_model(environment: Mapping[str, str]) -> None:

@@ -5,6 +5,7 @@ import sys
 
 import click
 
+from functions import flags
 from functions.server import FUNCTIONS, serve
 from functions.settings import SettingError
 
@@ -23,8 +24,10 @@ from functions.settings import SettingError
     help="Port to listen on; PORT, or 8080.",
 )
 @click.option("--reload", is_flag=True, help="Start anew when a source file changes.")
+@flags.setting_flags
 def main(name: str, host: str, port: int, *, reload: bool) -> None:
     """Serve one of piBLOOM's functions over HTTP."""
+    os.environ.update(flags.chosen())
     try:
         serve(name, host, port, reload=reload)
     except SettingError as error:

@@ -31,9 +31,9 @@ class Registry:
         """Make a distribution, counted up to each bound."""
         return self._add(Histogram(name, help_, self._lock, bounds))
 
-    def gauge(self, name: str, help_: str, read: Callable[[], float]) -> None:
-        """Tell a number that is read when somebody asks."""
-        self._add(Gauge(name, help_, self._lock, read))
+    def read(self, name: str, help_: str, read: Callable[[], float], kind: str = "gauge") -> None:
+        """Tell a number that is read when somebody asks; a `counter` if it only grows."""
+        self._add(Read(name, help_, self._lock, read, kind))
 
     def text(self) -> str:
         """Write all of them down."""
@@ -83,16 +83,14 @@ class Counter(Metric):
             return [f"{self.name}{key} {value:g}" for key, value in self._values.items()]
 
 
-class Gauge(Metric):
-    """A number as it is now."""
-
-    kind = "gauge"
+class Read(Metric):
+    """A number that somebody else keeps."""
 
     def __init__(
-        self, name: str, help_: str, lock: threading.Lock, read: Callable[[], float]
+        self, name: str, help_: str, lock: threading.Lock, read: Callable[[], float], kind: str
     ) -> None:
         super().__init__(name, help_, lock)
-        self._read = read
+        self._read, self.kind = read, kind
 
     def samples(self) -> list[str]:
         """Read it."""

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Generic, Literal, Protocol, TypeVar
 
 from functions.errors import ApiError, Draining, Loading
@@ -25,6 +26,19 @@ class Closable(Protocol):
         """End it."""
 
 
+def _process_age() -> float:
+    """Return for how many seconds this process has been; 0 where /proc does not say."""
+    try:
+        # The 22nd field, after a name that may hold blanks: clock ticks from boot to start.
+        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return 0.0
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+
+
+# Of the server, which imports this before it forks its worker.
+_PROCESS_STARTED = time.monotonic() - _process_age()
+
 T = TypeVar("T", bound=Closable)
 State = Literal["loading", "ready", "draining", "failed"]
 
@@ -40,6 +54,7 @@ class Service(Generic[T]):
         self._settled = threading.Event()  # loaded, failed, or draining
         self._waited_for = False
         self._pid = 0
+        self.start_seconds = 0.0  # from the process's start to that of loading
         self.load_seconds = 0.0  # that loading took
         self._lock = threading.Lock()
 
@@ -87,6 +102,7 @@ class Service(Generic[T]):
 
     def _run(self) -> None:
         started = time.monotonic()
+        self.start_seconds = round(started - _PROCESS_STARTED, 3)
         try:
             self._resource = self._load()
         except ModelError as error:
@@ -99,7 +115,8 @@ class Service(Generic[T]):
             self._refuse(f"the model could not be loaded: {error}")
         else:
             self.load_seconds = round(time.monotonic() - started, 3)
-            log.info("ready", extra={"fields": {"load_s": self.load_seconds}})
+            phases = {"start_s": self.start_seconds, "load_s": self.load_seconds}
+            log.info("ready", extra={"fields": phases})
             self._settled.set()
 
     def _refuse(self, message: str) -> None:

@@ -11,7 +11,9 @@ from model.loader import ENGINES, default_model
 
 PREFIX = "PIBLOOM_"
 # Read by the chat, which may share an environment with the functions.
-UI_NAMES = frozenset({"PIBLOOM_GENERATE_URL", "PIBLOOM_TOKENIZE_URL", "PIBLOOM_UI_SECRET"})
+UI_NAMES = frozenset(
+    {"PIBLOOM_GENERATE_URL", "PIBLOOM_TOKENIZE_URL", "PIBLOOM_UI_SECRET", "PIBLOOM_API_KEY"}
+)
 
 
 class SettingError(Exception):
@@ -40,7 +42,7 @@ class Settings:
         "float32", "the reference engine's weights", among=("float32", "bfloat16")
     )
     device: str = _setting("auto", "where the reference engine runs", among=("auto", "cpu", "cuda"))
-    max_batch: int = _setting(8, "generations that run at once", low=1, high=256)
+    max_batch: int = _setting(8, "generations that run at once", low=1, high=64)
     max_queue: int = _setting(32, "generations that may wait; more get 429", low=0, high=10_000)
     max_queue_tokens: int = _setting(
         65_536, "tokens of waiting prompts; more get 429", low=1, high=10**9

@@ -10,6 +10,7 @@ import json
 import math
 import mmap
 import os
+import secrets
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ BITS = (8, 4, 32)
 F32, W8, W4, LOW = range(4)  # enum bloom_format
 _ROWS_AT_ONCE = 4096  # of a tensor that are quantised in one go; a multiple of 16
 _PAGE = 4096
+_MAP_NORESERVE = 0x4000  # of Linux; Python 3.11 has no name for it
 _PLANES, _PLAIN = (0, 1, 2), 3  # the kinds of the word embedding
 
 
@@ -113,9 +115,9 @@ def _write(
     header_size = (
         -(-(ctypes.sizeof(Header) + tensors * ctypes.sizeof(TensorEntry)) // _PAGE) * _PAGE
     )
-    partial = output.with_name(f"{output.name}.{os.getpid()}.partial")
+    partial = output.with_name(f"{output.name}.{secrets.token_hex(4)}.partial")
     try:
-        with partial.open("w+b") as file:
+        with partial.open("x+b") as file:
             header = Header(version=VERSION, byte_order=0x01020304, header_size=header_size)
             header.magic[:] = MAGIC
             file.write(bytes(header_size))
@@ -260,7 +262,8 @@ class _Reader:
     def _mapped(self, info: TensorInfo) -> Iterator[tuple[int, int]]:
         """Give the address of a tensor's data in a safetensors file, and the bytes of a number."""
         with (self._folder / info.file).open("rb") as file:
-            flags = mmap.MAP_PRIVATE  # writable, as ctypes asks, though nothing is written
+            # Writable, as ctypes asks, though nothing is written: no memory need be there for it.
+            flags = mmap.MAP_PRIVATE | _MAP_NORESERVE
             data = mmap.mmap(file.fileno(), 0, flags, mmap.PROT_READ | mmap.PROT_WRITE)
         view = (ctypes.c_char * len(data)).from_buffer(data)
         try:

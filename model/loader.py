@@ -135,6 +135,7 @@ def _open_native(path: Path, bits: int, threads: int, kv_bytes: int) -> _Opened:
     from model.native_engine import NativeEngine
 
     baked = BakedModel(path if is_baked(path) else baked_copy(path, bits))
+    _ = baked.config  # says so when the file holds a tokenizer alone
     described = baked.metadata
     tokenizer = Tokenizer.of(baked)
     if tokenizer.size != baked.drawable:

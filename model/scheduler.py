@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,6 +103,8 @@ class Scheduler:
         self._kill = False
         self._step_since = 0.0  # when the engine was last called, while it has not come back
         self._seconds_each = 1.0  # of a generation, smoothed: what Overloaded's estimate rests on
+        self._steps = self._step_sequences = 0  # of the engine, and sequences in them
+        self.on_done: Callable[[Done], None] = lambda done: None  # told of each that ends well
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -151,11 +153,13 @@ class Scheduler:
             self._check_room()
 
     def figures(self) -> dict[str, float]:
-        """Return what there is to watch: generations, and bytes of keys and values."""
+        """Return what there is to watch: generations, steps, and bytes of keys and values."""
         used, cached = self._engine.kv_bytes
         return {
             "waiting": len(self._waiting),
             "running": len(self._running),
+            "steps": self._steps,
+            "step_sequences": self._step_sequences,
             "kv_used": used,
             "kv_cached": cached,
         }
@@ -303,6 +307,8 @@ class Scheduler:
             return
         finally:
             self._step_since = 0.0
+        self._steps += 1
+        self._step_sequences += len(batch)
         for running, logits in zip(batch, results, strict=True):
             try:
                 self._advance(running, logits)
@@ -345,7 +351,7 @@ class Scheduler:
     def _done(self, running: _Running, reason: str) -> Done:
         now, generation = time.monotonic(), running.generation
         self._seconds_each += 0.2 * (now - running.started - self._seconds_each)
-        return Done(
+        done = Done(
             text="".join(running.text),
             finish_reason="stop" if reason == "stop" else "length",
             prompt_tokens=len(generation.request.prompt),
@@ -356,6 +362,8 @@ class Scheduler:
             decode_s=now - running.decoding_since,
             cached_tokens=running.cached,
         )
+        self.on_done(done)
+        return done
 
     def _leave(self, running: _Running, last: Done | Failed) -> None:
         self._running.remove(running)

@@ -7,7 +7,7 @@ ends that task, and with its connection the generation.
 import asyncio
 import time
 from collections.abc import Callable, MutableMapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -37,6 +37,8 @@ class Timing:
 
     batch: float = 0.03  # between two updates of a streaming reply
     debounce: float = 0.25  # after the last key, before tokens are counted
+    warm: float = 0.75  # after that, before the model reads along
+    tick: float = 0.5  # between two looks at the clock while the model wakes
     waking: float = 1.5  # without an answer, before the chat says that the model wakes up
     recheck: float = 1.0  # before the first check on a function that is away
     recheck_most: float = 5.0
@@ -242,7 +244,7 @@ class ChatPage:
         text = (text or "").strip()
         if not text or self._task is not None or self._storage is None:
             return
-        self._input.value = ""
+        self._input.value = ""  # and nothing reads along any more: `_typed` ends it
         self._toast.visible = False
         turn = Turn(text)
         self._chat.turns.append(turn)
@@ -444,6 +446,10 @@ class ChatPage:
         else:
             if text == self._input.value:  # an answer that comes late is an answer about old text
                 self._show_draft(count, plural(count, "token"))
+        await asyncio.sleep(self._timing.warm)
+        if self._task is None:
+            with suppress(Failure):  # nobody asked for this
+                await self._functions.warm(self._chat.messages(text))
 
     def _show_draft(self, count: int | None, text: str) -> None:
         self._draft_tokens = count
@@ -553,18 +559,17 @@ class _Run:
         self._last_flush = 0.0
         self._started = time.monotonic()
         self._first_token = 0.0
-        self._waking: asyncio.TimerHandle | None = self._loop.call_later(
-            timing.waking, lambda: view.progress("wake", "Waking the model…")
-        )
+        self._loading = False
+        self._waking: asyncio.TimerHandle | None = self._loop.call_later(timing.waking, self._wait)
 
     def take(self, event: functions_api.Event) -> None:
         """Take in an event of the stream."""
-        if self._waking is not None:
-            self._waking.cancel()
-            self._waking = None
+        if isinstance(event, functions_api.Loading):
+            self._loading = True
+            self._wait()
+            return
+        self._end_wait()
         match event:
-            case functions_api.Loading():
-                self.view.progress("wake", "Waking the model…")
             case functions_api.Queued(position=position):
                 self.view.progress("queue", f"Waiting in line, at place {position}")
             case functions_api.Prefill(done=done, total=total):
@@ -579,12 +584,26 @@ class _Run:
 
     def stop(self) -> None:
         """Show what has arrived, and no more after that."""
-        if self._waking is not None:
-            self._waking.cancel()
-            self._waking = None
+        self._end_wait()
         if self._flushing is not None:
             self._flush()
         self.reply.seconds = self.reply.seconds or time.monotonic() - self._started
+
+    def _wait(self) -> None:
+        """Say where the function is on its way up from zero, and how long that has taken."""
+        if self._waking is not None:
+            self._waking.cancel()
+        self.reply.waited = time.monotonic() - self._started
+        doing = "Loading the model" if self._loading else "Waking the function"
+        self.view.progress("wake", f"{doing}… {self.reply.waited:.1f} s")
+        self._waking = self._loop.call_later(self._timing.tick, self._wait)
+
+    def _end_wait(self) -> None:
+        if self._waking is not None:
+            self._waking.cancel()
+            self._waking = None
+            if self.reply.waited:
+                self.reply.waited = time.monotonic() - self._started
 
     def _token(self, token: functions_api.Token) -> None:
         now = time.monotonic()

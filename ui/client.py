@@ -6,6 +6,8 @@ sentence for the person in front of the chat: no status line, traceback or addre
 
 import asyncio
 import json
+import logging
+import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
@@ -15,6 +17,8 @@ import httpx
 import httpx_sse
 
 from ui.settings import Settings
+
+log = logging.getLogger(__name__)
 
 CONNECT_S = 5.0  # a connection that takes longer is not going to happen
 WAKE_S = 240.0  # a first byte may wait for a pod that scales up from zero
@@ -170,6 +174,7 @@ class Functions:
             timeout=httpx.Timeout(None, connect=connect_s),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=8),
             trust_env=False,  # the functions are neighbours: never through a proxy of the shell
+            headers={"Authorization": f"Bearer {settings.api_key}"} if settings.api_key else None,
         )
 
     async def aclose(self) -> None:
@@ -234,7 +239,27 @@ class Functions:
             raise _foreign("generate")
         return About(state, _model(model) if isinstance(model, dict) else None)
 
+    async def warm(self, messages: Sequence[Mapping[str, str]]) -> None:
+        """Wake `generate`, and let it read what is being typed, if it has nothing else to do."""
+        request = self._http.build_request(
+            "POST", f"{self._generate}/warm", json={"messages": list(messages)}
+        )
+        await self._json(request, "generate", self._wake_s)
+
     async def _send(self, request: httpx.Request, who: str, wait_s: float) -> httpx.Response:
+        # The id under which the function logs this request; ours names it when something fails.
+        trace = secrets.token_hex(16)
+        request.headers["traceparent"] = f"00-{trace}-{secrets.token_hex(8)}-01"
+        try:
+            response = await self._answer(request, who, wait_s)
+        except Failure as failure:
+            log.warning("%s: %s, request %s", who, failure.kind, trace)
+            raise
+        if response.status_code >= 400:
+            log.warning("%s: status %d, request %s", who, response.status_code, trace)
+        return response
+
+    async def _answer(self, request: httpx.Request, who: str, wait_s: float) -> httpx.Response:
         try:
             async with asyncio.timeout(wait_s):
                 return await self._http.send(request, stream=True)
@@ -356,6 +381,7 @@ SENTENCES = {
     "overloaded": "Too many people are asking at once.",
     "loading": "The model is still being loaded.",
     "draining": "The model is being restarted.",
+    "unauthorized": "The chat has no key to the model's function, or a wrong one.",
     "deadline": "The reply took longer than it is allowed to.",
     "internal": "Something went wrong inside the model's function.",
     "body_too_large": "This conversation is too large to send.",

@@ -17,6 +17,7 @@ class Reply:
     prompt_tokens: int = 0
     tokens_per_second: float = 0.0
     seconds: float = 0.0
+    waited: float = 0.0  # seconds until the function answered, when it had to wake up
     seed: int | None = None
     finish_reason: str = ""
     problem: str = ""  # why it failed, a sentence
@@ -39,17 +40,21 @@ class Conversation:
     left_out: int = 0
     tokens_per_character: float = 0.5  # a guess, until the model has counted
 
-    def messages(self) -> list[dict[str, str]]:
-        """Return what to send for a reply to the last turn.
+    def messages(self, draft: str | None = None) -> list[dict[str, str]]:
+        """Return what to send for a reply to the last turn, or to a `draft` after it.
 
         A turn that got no reply is left out: a model that was taught to alternate would stumble.
         """
+        if draft is None:
+            turns, question = self.turns[self.left_out : -1], self.turns[-1].question
+        else:
+            turns, question = self.turns[self.left_out :], draft.strip()
         messages = []
-        for turn in self.turns[self.left_out : -1]:
+        for turn in turns:
             if turn.reply.text.strip():
                 messages.append({"role": "user", "content": turn.question})
                 messages.append({"role": "assistant", "content": turn.reply.text})
-        return [*messages, {"role": "user", "content": self.turns[-1].question}]
+        return [*messages, {"role": "user", "content": question}]
 
     def learn(self, prompt_tokens: int) -> None:
         """Take in how many tokens the model counted in what `messages` returns."""

@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 GENERATE_URL = "http://127.0.0.1:8081"
@@ -10,19 +10,29 @@ TOKENIZE_URL = "http://127.0.0.1:8082"
 HOST = "127.0.0.1"
 PORT = 8080
 
-OWN = frozenset({"PIBLOOM_GENERATE_URL", "PIBLOOM_TOKENIZE_URL", "PIBLOOM_UI_SECRET"})
+OWN = frozenset(
+    {"PIBLOOM_GENERATE_URL", "PIBLOOM_TOKENIZE_URL", "PIBLOOM_UI_SECRET", "PIBLOOM_API_KEY"}
+)
 # One environment serves the whole product, so the functions' names are known here, and ignored.
 OTHERS = frozenset(
     {
         "PIBLOOM_MODEL",
         "PIBLOOM_ENGINE",
+        "PIBLOOM_BITS",
+        "PIBLOOM_THREADS",
+        "PIBLOOM_KV_MEMORY",
         "PIBLOOM_DTYPE",
         "PIBLOOM_DEVICE",
         "PIBLOOM_MAX_BATCH",
         "PIBLOOM_MAX_QUEUE",
+        "PIBLOOM_MAX_QUEUE_TOKENS",
         "PIBLOOM_MAX_BODY",
         "PIBLOOM_DEADLINE",
         "PIBLOOM_GRACE",
+        "PIBLOOM_API_KEYS",
+        "PIBLOOM_API_KEYS_FILE",
+        "PIBLOOM_OPEN_METRICS",
+        "PIBLOOM_CORS_ORIGINS",
         "PIBLOOM_LOG_LEVEL",
     }
 )
@@ -34,11 +44,12 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True)
 class Settings:
-    """Where the chat listens, where the functions answer, and what signs its cookie."""
+    """Where the chat listens, where the functions answer, its key to them, and its cookie's."""
 
     generate_url: str = GENERATE_URL
     tokenize_url: str = TOKENIZE_URL
-    secret: str = ""
+    api_key: str = field(default="", repr=False)
+    secret: str = field(default="", repr=False)
     secret_is_random: bool = True
     host: str = HOST
     port: int = PORT
@@ -55,6 +66,7 @@ class Settings:
         return cls(
             generate_url=_url(environ, "PIBLOOM_GENERATE_URL", GENERATE_URL),
             tokenize_url=_url(environ, "PIBLOOM_TOKENIZE_URL", TOKENIZE_URL),
+            api_key=_key(environ.get("PIBLOOM_API_KEY", "")),
             secret=secret or secrets.token_urlsafe(32),
             secret_is_random=not secret,
             host=environ.get("HOST") or HOST,
@@ -72,6 +84,13 @@ def _url(environ: Mapping[str, str], name: str, default: str) -> str:
     if not good or parts.query or parts.fragment:
         raise SettingsError(f"{name} must be an address like {default}, not {given!r}.")
     return given.rstrip("/")
+
+
+def _key(given: str) -> str:
+    key = given.strip()
+    if not (key.isascii() and key.isprintable()):
+        raise SettingsError("PIBLOOM_API_KEY must be of ASCII characters that can be printed.")
+    return key
 
 
 def _port(given: str) -> int:

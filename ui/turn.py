@@ -140,6 +140,8 @@ def describe(reply: Reply) -> str:
     if reply.tokens_per_second:
         line += f" · {rate(reply.tokens_per_second)}"
     line += f" · {reply.seconds:.1f} s"
+    if reply.waited:
+        line += f" · awake after {reply.waited:.1f} s"
     if reply.finish_reason == "length":
         line += " · cut short by the length limit"
     return line

@@ -20,6 +20,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from functions import __version__, errors, openapi, sse
 from functions.generate import jobs, openai
+from functions.generate.figures import Figures
 from functions.http import (
     Routes,
     as_api_error,
@@ -37,8 +38,12 @@ from functions.settings import Settings
 from model import generation, loader
 
 settings = Settings.read(os.environ)
-service: Service[loader.Model] = Service(
-    lambda: loader.load(
+metrics = Registry()
+
+
+def load() -> loader.Model:
+    """Load the model, and count what it does from then on."""
+    model = loader.load(
         settings.model,
         engine=settings.engine,
         bits=settings.bits,
@@ -50,10 +55,14 @@ service: Service[loader.Model] = Service(
         max_queue=settings.max_queue,
         max_queue_tokens=settings.max_queue_tokens,
     )
-)
+    model.scheduler.on_done = figures.count
+    return model
+
+
+service = Service(load)
+figures = Figures(metrics, service)
 # Streams that wait for the model hold a thread each; probes must keep some.
 waiting = threading.BoundedSemaphore(settings.max_batch + settings.max_queue)
-metrics = Registry()
 install(current_app, settings, metrics)
 current_app.extensions["pibloom"] = service
 
@@ -307,20 +316,6 @@ OPERATIONS = (
     Operation("GET", "/v1/models/{name}", "The one model", may_wait=True, missing=True),
     *openapi.COMMON,
 )
-
-metrics.gauge("pibloom_waiting", "Generations that wait for a place.", lambda: now("waiting"))
-metrics.gauge("pibloom_running", "Generations that run.", lambda: now("running"))
-metrics.gauge("pibloom_kv_bytes", "Keys and values in use.", lambda: now("kv_used"))
-metrics.gauge("pibloom_kv_cached_bytes", "Keys and values kept.", lambda: now("kv_cached"))
-metrics.gauge(
-    "pibloom_load_seconds", "From the start of loading to ready.", lambda: service.load_seconds
-)
-
-
-def now(name: str) -> float:
-    """Read a figure of the scheduler; 0 while there is none."""
-    model = service.peek()
-    return 0.0 if model is None else model.scheduler.figures()[name]
 
 
 api = openai.Api(service.get, settings.deadline)

@@ -182,6 +182,14 @@ static void quantise(const float *x, size_t cols, int8_t *q, float *scale, int32
     }
 }
 
+/* The first lanes, and zero in the others. */
+static wide lanes(wide all, size_t count) {
+    float each[16];
+    store(each, &all);
+    for (size_t i = count; i < 16; i++) each[i] = 0;
+    return load(each);
+}
+
 /* `size` real columns; what fills them up to 16 is zero in x, and stays so. */
 static void layer_norm(const float *x, const float *weight, const float *bias, size_t size,
                        float epsilon, float *out) {
@@ -195,10 +203,10 @@ static void layer_norm(const float *x, const float *weight, const float *bias, s
     for (size_t i = 0; i < full; i += 16) {
         wide part = load(x + i);
         EACH part.part[p] -= splat(mean);
+        if (i + 16 > size) part = lanes(part, size - i);
         EACH square.part[p] += part.part[p] * part.part[p];
     }
-    float filled = (float)(full - size) * mean * mean;
-    float factor = 1 / sqrtf((sum_of(&square) - filled) / (float)size + epsilon);
+    float factor = 1 / sqrtf(sum_of(&square) / (float)size + epsilon);
     for (size_t i = 0; i < full; i += 16) {
         wide part = load(x + i), w = load(weight + i), b = load(bias + i);
         EACH part.part[p] = (part.part[p] - splat(mean)) * splat(factor) * w.part[p] + b.part[p];

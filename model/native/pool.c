@@ -31,10 +31,12 @@ static void help(struct pool *pool, size_t thread) {
     for (;;) {
         uint64_t ticket = atomic_load(&pool->ticket);
         uint32_t chunk = (uint32_t)ticket;
-        task_fn *task = atomic_load_explicit(&pool->task, memory_order_relaxed);
-        void *context = atomic_load_explicit(&pool->context, memory_order_relaxed);
-        if (chunk >= atomic_load_explicit(&pool->chunks, memory_order_relaxed)) return;
-        /* If the phase has changed since, what was read may be of two phases: then this fails. */
+        task_fn *task = atomic_load_explicit(&pool->task, memory_order_acquire);
+        void *context = atomic_load_explicit(&pool->context, memory_order_acquire);
+        if (chunk >= atomic_load_explicit(&pool->chunks, memory_order_acquire)) return;
+        /* If the phase has changed since, what was read may be of two phases: then this fails.
+         * Whoever reads a field of the next phase (acquire) also sees the ticket that was stored
+         * before it (release), on ARM too, where plain stores may overtake one another. */
         if (!atomic_compare_exchange_weak(&pool->ticket, &ticket, ticket + 1)) continue;
         task(context, chunk, thread);
         atomic_fetch_add(&pool->done, 1);
@@ -48,8 +50,10 @@ static void *work(void *argument) {
     struct pool *pool = start->pool;
     size_t thread = start->thread;
     free(start);
-    while (!atomic_load(&pool->stopping)) {
+    for (;;) {
+        /* In this order: pool_close stores them in the other one, and its wake is not missed. */
         uint32_t epoch = atomic_load(&pool->epoch);
+        if (atomic_load(&pool->stopping)) return NULL;
         help(pool, thread);
         int spins = SPINS;
         while (spins-- && atomic_load(&pool->epoch) == epoch) pause_briefly();
@@ -58,7 +62,6 @@ static void *work(void *argument) {
         futex(&pool->epoch, FUTEX_WAIT, epoch);
         atomic_fetch_sub(&pool->sleepers, 1);
     }
-    return NULL;
 }
 
 static void wake(struct pool *pool) {
@@ -105,9 +108,9 @@ void pool_run(struct pool *pool, task_fn *task, void *context, size_t chunks) {
     /* A ticket past the end while the fields change: whoever reads now takes nothing. */
     atomic_store(&pool->ticket, (uint64_t)++pool->phase << 32 | UINT32_MAX);
     atomic_store(&pool->done, 0);
-    atomic_store_explicit(&pool->task, task, memory_order_relaxed);
-    atomic_store_explicit(&pool->context, context, memory_order_relaxed);
-    atomic_store_explicit(&pool->chunks, (uint32_t)chunks, memory_order_relaxed);
+    atomic_store_explicit(&pool->task, task, memory_order_release);
+    atomic_store_explicit(&pool->context, context, memory_order_release);
+    atomic_store_explicit(&pool->chunks, (uint32_t)chunks, memory_order_release);
     atomic_store(&pool->ticket, (uint64_t)++pool->phase << 32);
     wake(pool);
     help(pool, 0);

@@ -117,7 +117,7 @@ class Cluster:
         return [pod for pod in found if ending or "deletionTimestamp" not in pod["metadata"]]
 
     def run_in(self, pod: dict[str, Any], script: str) -> str:
-        """Run Python in a pod's own container; kn drops the container's name, so it is looked up."""
+        """Run Python in a pod's own container, whose name kn drops, so it is looked up."""
         names = [container["name"] for container in pod["spec"]["containers"]]
         own = next(name for name in names if name != "queue-proxy")
         pod_name = pod["metadata"]["name"]

@@ -3,8 +3,11 @@
 from dataclasses import fields
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 
+from functions.flags import chosen, setting_flags
 from functions.settings import PREFIX, SettingError, Settings, table
 
 
@@ -21,11 +24,33 @@ def test_the_environment_is_read_and_others_variables_are_left_alone() -> None:
     assert found.max_queue == Settings().max_queue
 
 
+def test_every_setting_has_a_flag_which_outdoes_its_variable() -> None:
+    seen: dict[str, str] = {}
+
+    @click.command()
+    @setting_flags
+    def command() -> None:
+        seen.update(chosen())
+
+    given = {"model": "/m.bloom", "engine": "reference", "dtype": "bfloat16", "device": "cpu"}
+    given["log_level"] = "ERROR"
+    flags = []
+    for item in fields(Settings):
+        given.setdefault(item.name, "8" if item.type in (int, float) else "some")
+        flags += ["--" + item.name.replace("_", "-"), given[item.name]]
+    done = CliRunner().invoke(command, flags)
+    assert done.exit_code == 0, done.output
+    assert seen == {PREFIX + name.upper(): value for name, value in given.items()}
+    seen.clear()
+    assert CliRunner().invoke(command, []).exit_code == 0
+    assert seen == {}
+
+
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
         ("PIBLOOM_MAX_BACTH", "3", "no setting"),
-        ("PIBLOOM_MAX_BATCH", "0", "from 1 to 256"),
+        ("PIBLOOM_MAX_BATCH", "0", "from 1 to 64"),
         ("PIBLOOM_MAX_BATCH", "many", "whole number"),
         ("PIBLOOM_MAX_BODY", "10", "at least 1024"),
         ("PIBLOOM_DEADLINE", "nan", "from 1"),

@@ -1,5 +1,7 @@
 """Text to ids and back, and never half a character."""
 
+import contextlib
+import ctypes
 import json
 import shutil
 from pathlib import Path
@@ -12,9 +14,11 @@ from hypothesis import strategies as st
 from model.errors import ModelError
 from model.loader import default_model
 from model.tokenizer import END, StreamDecoder, Tokenizer
+from model.vocabulary import compile_vocabulary
 from tests.fakes import byte_tokenizer
 
 TOKENIZER = Tokenizer.open(default_model())
+COMPILED = compile_vocabulary(default_model())
 PLAIN = tokenizers.Tokenizer.from_file(str(default_model() / "tokenizer.json"))
 NO_SURROGATES = st.text(st.characters(exclude_categories=["Cs"]), max_size=80)
 
@@ -111,4 +115,109 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
     data["model"]["vocab"]["<|endoftext|>"] = data["model"]["vocab"].pop("</s>")
     (tmp_path / "tokenizer.json").write_text(json.dumps(data))
     with pytest.raises(ModelError, match="special tokens"):
+        Tokenizer.open(tmp_path)
+
+
+# Pieces of which most of what can go wrong is made: white space of every kind, the marks that cut,
+# special tokens whole and torn, characters of one to four bytes, some that combine.
+PARTS = st.sampled_from(
+    [
+        *" \t\n\r\x0b\x0c\x1c\x1f\x85\xa0\u1680\u2000\u200a\u200b",
+        *"\u2028\u2029\u202f\u205f\u3000\ufeff",
+        *"()|.,!?…。，、।۔،[]^",
+        *("</s>", "<s>", "<unk>", "<pad>", "<", "</", "<s", "s>", "</s"),
+        *(
+            "the",
+            " the",
+            "ing",
+            "Hello",
+            "  ",
+            "你好",
+            "नमस्ते",
+            "مرحبا",
+            "é",
+            "e\u0301",
+            "🙂",
+            "👨\u200d👩",
+        ),
+        *"\x00\x7f",
+    ]
+)
+TEXTS = st.one_of(NO_SURROGATES, st.lists(PARTS, max_size=40).map("".join))
+
+
+def check_equal(text: str) -> None:
+    ours, theirs = TOKENIZER.encode(text), PLAIN.encode(text)
+    assert ours.ids == theirs.ids == TOKENIZER.ids(text)
+    assert ours.offsets == theirs.offsets
+
+
+@settings(max_examples=1500, deadline=None)
+@given(TEXTS)
+def test_every_text_is_split_as_the_library_splits_it(text: str) -> None:
+    check_equal(text)
+
+
+def test_every_character_is_split_as_the_library_splits_it() -> None:
+    characters = [chr(code) for code in range(0x3100) if not 0xD800 <= code < 0xE000]
+    characters += [
+        chr(code) for code in range(0x3100, 0x110000, 251) if not 0xD800 <= code < 0xE000
+    ]
+    for at in range(0, len(characters), 50):
+        check_equal("".join(f"a{each} {each}{each}b " for each in characters[at : at + 50]))
+
+
+@pytest.mark.parametrize("text", ["a" * 300_000, "ab" * 150_000, " " * 200_000, "</s>" * 50_000])
+def test_long_inputs_are_split_alike(text: str) -> None:
+    check_equal(text)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=60))
+def test_bytes_that_are_no_text_do_no_harm(data: bytes) -> None:
+    ids = (ctypes.c_uint32 * max(1, len(data)))()
+    count = TOKENIZER._encode(data, ids, None, None)
+    assert 0 <= count <= len(data)
+    assert b"".join(TOKENIZER.bytes_of(id_) for id_ in ids[:count]) == data
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.binary(min_size=1, max_size=40))
+def test_a_damaged_tokenizer_does_no_harm(at: int, patch: bytes) -> None:
+    compiled = bytearray(COMPILED)
+    start = at % len(compiled)
+    compiled[start : start + len(patch)] = patch[: len(compiled) - start]
+    try:
+        damaged = Tokenizer.from_bytes(bytes(compiled))
+    except ModelError:
+        return
+    for id_ in damaged.ids("Hello, 你好! </s> the end"):
+        if id_ < damaged.size:
+            with contextlib.suppress(ValueError):
+                damaged.bytes_of(id_)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("pre_tokenizer", "pretokenizers", 0, "pattern"), {"Regex": " ?[a-z]+"}),
+        (("pre_tokenizer", "pretokenizers", 1, "add_prefix_space"), True),
+        (("normalizer",), {"type": "NFC"}),
+        (("decoder",), None),
+        (("model", "type"), "WordPiece"),
+        (("model", "byte_fallback"), True),
+        (("model", "dropout"), 0.1),
+        (("added_tokens", 0, "lstrip"), True),
+    ],
+)
+def test_another_way_of_splitting_is_refused(
+    tmp_path: Path, path: tuple[str | int, ...], value: object
+) -> None:
+    data = json.loads((default_model() / "tokenizer.json").read_text())
+    place = data
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    (tmp_path / "tokenizer.json").write_text(json.dumps(data))
+    with pytest.raises(ModelError, match=r"tokenizer\.json"):
         Tokenizer.open(tmp_path)

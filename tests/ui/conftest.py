@@ -22,7 +22,16 @@ from ui.settings import Settings
 
 PATIENCE = 60  # tries of should_see, a tenth of a second each
 
-QUICK = Timing(batch=0.01, debounce=0.02, waking=0.2, recheck=0.05, recheck_most=0.1, notice=0.4)
+QUICK = Timing(
+    batch=0.01,
+    debounce=0.02,
+    warm=0.05,
+    tick=0.05,
+    waking=0.2,
+    recheck=0.05,
+    recheck_most=0.1,
+    notice=0.4,
+)
 
 
 @dataclass

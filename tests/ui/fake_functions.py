@@ -102,6 +102,8 @@ class Fake:
     answers: list[Answer] = field(default_factory=list)  # for the next requests, in order
     requests: list[dict[str, Any]] = field(default_factory=list)
     counted: list[str] = field(default_factory=list)
+    warmed: list[list[dict[str, str]]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)  # of each request to generate
     running: int = 0
     left: int = 0  # how many clients went before their stream was done
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -120,6 +122,7 @@ class Fake:
 
     async def generate(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the generate function."""
+        self.headers.append({name.decode(): value.decode() for name, value in scope["headers"]})
         match scope["method"], scope["path"]:
             case "GET", "/":
                 state = "ready" if self.ready else "loading"
@@ -136,6 +139,10 @@ class Fake:
                 )
             case "GET", "/readyz":
                 await _json(send, {"status": "ready"})
+            case "POST", "/warm":
+                self.warmed.append((await _body(receive))["messages"])
+                await self._note()
+                await _json(send, {"state": "ready", "prompt_tokens": 5, "cached_tokens": 0})
             case "POST", "/":
                 await self._post(await _body(receive), receive, send)
             case _:

@@ -105,7 +105,7 @@ async def test_each_state_is_said_in_words(user: User, site: Site) -> None:
     for words, gate in zip(
         (
             "Asking",
-            "Waking the model",
+            "Loading the model",
             "place 2",
             "Reading the prompt · 25 %",
             "Writing · 2 tokens",
@@ -122,7 +122,7 @@ async def test_each_state_is_said_in_words(user: User, site: Site) -> None:
 async def test_a_connection_without_an_answer_is_said_to_be_waking(user: User, site: Site) -> None:
     site.fake.answers = [Answer([asyncio.Event()])]
     send(user, "Hello")
-    await see(user, "Waking the model")
+    await see(user, "Waking the function… 0.")
 
 
 async def test_the_speed_is_shown_while_it_writes(user: User, site: Site) -> None:
@@ -377,6 +377,31 @@ async def test_a_new_chat_is_empty_and_can_be_undone(user: User, site: Site) -> 
     send(user, "Another")
     await see(user, "Once upon a time")
     assert len(site.fake.requests[1]["messages"]) == 1
+
+
+async def test_what_is_typed_wakes_the_model_and_is_read_along(user: User, site: Site) -> None:
+    site.fake.answers = [said("Hi.")]
+    send(user, "Hello")
+    await see(user, "Hi.")
+    user.find(marker="input").clear()
+    user.find(marker="input").type("How are you?")
+    await site.fake.wait_for(lambda: len(site.fake.warmed) == 1)
+    assert site.fake.warmed[0] == [
+        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": "Hi."},
+        {"role": "user", "content": "How are you?"},
+    ]
+
+
+async def test_how_long_it_took_to_wake_is_told(user: User, site: Site) -> None:
+    gate = asyncio.Event()
+    site.fake.answers = [
+        Answer([{"status": {"state": "loading"}}, gate, token("Hi", 0), done("Hi", 5, 1)])
+    ]
+    send(user, "Hello")
+    await see(user, "Loading the model… 0.")
+    gate.set()
+    await see(user, "awake after 0.")
 
 
 async def test_tokens_are_counted_once_for_what_was_typed_last(user: User, site: Site) -> None:

@@ -256,3 +256,22 @@ async def test_a_cancelled_reply_is_seen_by_the_function(fake: Fake) -> None:
     task.cancel()
     await fake.wait_for(lambda: fake.left == 1)
     await functions.aclose()
+
+
+async def test_a_request_brings_its_key_and_an_id_that_a_failure_is_logged_with(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with both(Fake()) as fake:
+        settings = Settings(generate_url=fake.generate_url, api_key="a-secret-key")
+        functions = Functions(settings)
+        fake.answers = [refusal("overloaded", 429)]
+        with pytest.raises(Failure):
+            await events(functions)
+        await functions.aclose()
+    (brought,) = fake.headers
+    assert brought["authorization"] == "Bearer a-secret-key"
+    version, trace, parent, flags = brought["traceparent"].split("-")
+    assert (version, len(trace), len(parent), flags) == ("00", 32, 16, "01")
+    assert trace in caplog.text
+    assert "a-secret-key" not in caplog.text
+    assert "Hello" not in caplog.text

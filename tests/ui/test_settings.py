@@ -1,8 +1,11 @@
 """The chat's settings: defaults, and one sentence for everything that cannot be used."""
 
+from dataclasses import fields
+
 import pytest
 
-from ui.settings import GENERATE_URL, OTHERS, Settings, SettingsError
+from functions import settings as functions_settings
+from ui.settings import GENERATE_URL, OTHERS, OWN, Settings, SettingsError
 
 
 def test_nothing_set_means_the_documented_addresses() -> None:
@@ -28,6 +31,23 @@ def test_the_functions_settings_are_known_and_ignored() -> None:
     assert Settings.read(dict.fromkeys(OTHERS, "anything")).port == 8080
 
 
+def test_both_sides_know_each_others_settings() -> None:
+    """One environment serves all: a name that one side lacks would stop it."""
+    theirs = {
+        functions_settings.PREFIX + item.name.upper()
+        for item in fields(functions_settings.Settings)
+    }
+    assert theirs == OTHERS
+    assert functions_settings.UI_NAMES == OWN
+
+
+def test_secrets_are_not_shown() -> None:
+    given = Settings.read({"PIBLOOM_UI_SECRET": "0123456789abcdef", "PIBLOOM_API_KEY": "my-key"})
+    assert given.api_key == "my-key"
+    assert "my-key" not in repr(given)
+    assert "0123456789abcdef" not in repr(given)
+
+
 def test_its_own_address_goes_before_the_platforms() -> None:
     assert Settings.read({"HOST": "0.0.0.0"}).host == "0.0.0.0"
     assert Settings.read({"PORT": "9000"}).port == 9000
@@ -44,6 +64,7 @@ def test_its_own_address_goes_before_the_platforms() -> None:
         ({"PIBLOOM_TOKENIZE_URL": "http://x/?a=b"}, "PIBLOOM_TOKENIZE_URL"),
         ({"PIBLOOM_UI_SECRET": "short"}, "PIBLOOM_UI_SECRET"),
         ({"PORT": "0"}, "PORT"),
+        ({"PIBLOOM_API_KEY": "kéy"}, "PIBLOOM_API_KEY"),
         ({"PIBLOOM_PORT": "9000"}, "PIBLOOM_PORT"),
         ({"PORT": "eighty"}, "PORT"),
     ],

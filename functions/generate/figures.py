@@ -1,0 +1,73 @@
+"""What Prometheus is told of generation."""
+
+from functools import partial
+
+from functions.metrics import Registry
+from functions.service import Service
+from model.generation import Done
+from model.loader import Model
+
+# A Raspberry Pi writes a few tokens a second, a server a hundred and more.
+RATES = (0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 50, 75, 100, 150, 200, 300)
+
+
+class Figures:
+    """Counts generations that ended well, and reads what the scheduler does now."""
+
+    def __init__(self, metrics: Registry, service: Service[Model]) -> None:
+        self._service = service
+        self._prompt = metrics.counter("pibloom_prompt_tokens_total", "Tokens of prompts.")
+        self._cached = metrics.counter(
+            "pibloom_cached_tokens_total", "Tokens of prompts that the prefix cache knew."
+        )
+        self._written = metrics.counter("pibloom_generated_tokens_total", "Tokens written.")
+        self._wait = metrics.histogram(
+            "pibloom_queue_wait_seconds", "From submission to a place in the batch."
+        )
+        self._first = metrics.histogram(
+            "pibloom_time_to_first_token_seconds",
+            "From submission to the first token.",
+        )
+        self._rate = metrics.histogram(
+            "pibloom_tokens_per_second", "How fast a generation was written.", RATES
+        )
+        for name, help_, figure, kind in (
+            ("waiting", "Generations that wait for a place.", "waiting", "gauge"),
+            ("running", "Generations that run: the size of the batch.", "running", "gauge"),
+            ("steps_total", "Steps of the engine.", "steps", "counter"),
+            (
+                "step_sequences_total",
+                "Sequences in those steps; over steps_total, the mean size of a batch.",
+                "step_sequences",
+                "counter",
+            ),
+            ("kv_bytes", "Keys and values in use.", "kv_used", "gauge"),
+            ("kv_cached_bytes", "Keys and values kept for the next turn.", "kv_cached", "gauge"),
+        ):
+            metrics.read(f"pibloom_{name}", help_, partial(self._now, figure), kind)
+        # A cold start has two phases in a process: the interpreter and imports, then the model.
+        metrics.read(
+            "pibloom_start_seconds",
+            "From the start of the process to the start of loading.",
+            lambda: service.start_seconds,
+        )
+        metrics.read(
+            "pibloom_load_seconds",
+            "From the start of loading to the first token, which makes it ready.",
+            lambda: service.load_seconds,
+        )
+
+    def count(self, done: Done) -> None:
+        """Count a generation."""
+        self._prompt.add(done.prompt_tokens)
+        self._cached.add(done.cached_tokens)
+        self._written.add(done.completion_tokens)
+        self._wait.observe(done.queued_s)
+        self._first.observe(done.queued_s + done.prefill_s)
+        if done.completion_tokens > 1 and done.decode_s > 0:
+            # The first token comes out of prefill; decoding took the time of the others.
+            self._rate.observe((done.completion_tokens - 1) / done.decode_s)
+
+    def _now(self, figure: str) -> float:
+        model = self._service.peek()
+        return 0.0 if model is None else model.scheduler.figures()[figure]
