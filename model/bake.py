@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
-from model.baked import KINDS, MAGIC, VERSION, Header, TensorEntry, tensor_name
+from model.baked import KINDS, MAGIC, VERSION, BakedModel, Header, TensorEntry, tensor_name
 from model.chat import ChatTemplate
 from model.checkpoint import PREFIX, Checkpoint, TensorInfo
 from model.errors import ModelError
@@ -131,6 +131,7 @@ def _write(
             file.write(described)
             header.file_size = file.tell()
             _seal(file, header, entries)
+        BakedModel(partial)  # what could not be opened must not take the name
         partial.replace(output)
         _sync_folder(output.parent)
     except OSError as error:

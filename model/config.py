@@ -14,6 +14,14 @@ _ALIASES = {
     "layers": ("n_layer", "num_hidden_layers"),
     "heads": ("n_head", "num_attention_heads"),
 }
+# No BLOOM comes near these; native/file.c has the same ones.
+_LIMITS = {
+    "vocab_size": 1 << 24,
+    "hidden_size": 1 << 16,
+    "layers": 1024,
+    "heads": 1 << 16,
+    "max_context": 1 << 20,
+}
 _DEFAULT_CONTEXT = 2048  # what the published models were trained at; ALiBi has no hard limit
 
 
@@ -30,10 +38,12 @@ class BloomConfig:
     eos_token_id: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "hidden_size", "layers", "heads", "max_context"):
+        for name, limit in _LIMITS.items():
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ModelError(f"{name} must be a positive whole number, not {value!r}")
+            if value > limit:
+                raise ModelError(f"{name} is at most {limit} in any BLOOM, not {value}")
         if self.hidden_size % self.heads:
             raise ModelError(
                 f"hidden_size {self.hidden_size} cannot be divided among {self.heads} heads"
@@ -41,7 +51,7 @@ class BloomConfig:
         eos, epsilon = self.eos_token_id, self.layer_norm_epsilon
         if not isinstance(eos, int) or not 0 <= eos < self.vocab_size:
             raise ModelError(f"eos_token_id must be an id of the vocabulary, not {eos!r}")
-        if not isinstance(epsilon, float | int) or not 0 < epsilon < 1:
+        if not isinstance(epsilon, float | int) or not 1e-30 < epsilon < 1:
             raise ModelError(f"layer_norm_epsilon must be a small number, not {epsilon!r}")
 
     @property

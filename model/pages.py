@@ -101,8 +101,7 @@ class PagePool:
         sequence = PagedSequence(reserved)
         self._promised += reserved - len(found)
         for page in found:
-            self._unused.pop(page, None)
-            self._users[page] += 1
+            self._use(page)
             self._append(sequence, page)
         sequence.tokens = tokens[: len(found) * PAGE]
         sequence.number = number
@@ -136,11 +135,16 @@ class PagePool:
         sequence.tokens.extend(tokens)
         for at in range(first, sequence.length // PAGE):
             key = (sequence.number, sequence.tokens[at * PAGE : (at + 1) * PAGE].tobytes())
-            page = self._known.get(key)
+            own, page = sequence.pages[at], self._known.get(key)
             if page is None:
-                page = sequence.pages[at]
+                page = own
                 self._known[key], self._keys[page] = page, key
                 self._numbers[page] = next(self._next_number)
+            else:  # others wrote the same before: one page is enough
+                self._use(page)
+                sequence.pages[at], sequence.pointers[at] = page, self._address(page)
+                self._users[own] = 0
+                self._forget(own)
             sequence.number = self._numbers[page]
 
     def release(self, sequence: PagedSequence) -> None:
@@ -167,8 +171,15 @@ class PagePool:
         self._memory.close()
 
     def _append(self, sequence: PagedSequence, page: int) -> None:
-        sequence.pointers[len(sequence.pages)] = self._base + page * self._stride
+        sequence.pointers[len(sequence.pages)] = self._address(page)
         sequence.pages.append(page)
+
+    def _address(self, page: int) -> int:
+        return self._base + page * self._stride
+
+    def _use(self, page: int) -> None:
+        self._unused.pop(page, None)
+        self._users[page] += 1
 
     def _evict(self) -> int:
         page, _ = self._unused.popitem(last=False)

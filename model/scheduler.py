@@ -135,7 +135,9 @@ class Scheduler:
         with self._work:
             self._draining = True
             self._work.notify()
-        if not self._thread.is_alive():
+        if not self._thread.ident:  # never started, so nothing else will ever end them
+            self._end_all()
+            self._engine.close()
             return
         self._thread.join(grace)
         with self._work:
@@ -237,7 +239,12 @@ class Scheduler:
 
     def _admit(self) -> None:
         admitted = False
-        while self._waiting and len(self._running) < self._max_batch:
+        # One prompt is read at a time, so the next one waits: it may begin like the one before.
+        while (
+            self._waiting
+            and len(self._running) < self._max_batch
+            and all(running.decoding_since for running in self._running)
+        ):
             generation = self._first_in_line()
             request = generation.request
             capacity = min(len(request.prompt) + request.max_new_tokens, self.max_context)
@@ -285,12 +292,7 @@ class Scheduler:
 
     def _step(self) -> None:
         """Let the engine work once, and hand out what comes of it."""
-        batch: list[_Running] = []
-        for running in self._running:
-            reads_prompt = not running.decoding_since
-            if reads_prompt and any(not other.decoding_since for other in batch):
-                continue
-            batch.append(running)
+        batch = list(self._running)
         if not batch:
             return
         works = [

@@ -1,9 +1,11 @@
 """Baking: from every form of checkpoint to the same bytes, whole or not at all."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -191,3 +193,37 @@ print((most - before) // 1024)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 200
+
+
+def test_two_bakes_of_one_name_do_not_disturb_each_other(demo: Path, tmp_path: Path) -> None:
+    """Two containers that share a folder are both process 1."""
+    path = tmp_path / "m.bloom"
+    bake(Checkpoint.open(demo), path)
+    right = path.read_bytes()
+    path.unlink()
+    slow, fast = threading.Event(), threading.Event()
+
+    def wait(name: str, done: int, total: int) -> None:
+        if done:
+            slow.set()
+            fast.wait(30)
+
+    other = threading.Thread(
+        target=bake, args=(Checkpoint.open(demo), path), kwargs={"progress": wait}
+    )
+    other.start()
+    assert slow.wait(30)
+    bake(Checkpoint.open(demo), path)
+    assert path.read_bytes() == right
+    fast.set()
+    other.join(30)
+    assert path.read_bytes() == right
+    assert [each.name for each in tmp_path.iterdir()] == ["m.bloom"]
+
+
+def test_a_shape_that_could_not_be_opened_is_refused_before_any_work(copy: Path) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    for name, value in (("seq_length", 3_000_000), ("layer_norm_epsilon", 1e-46)):
+        (copy / "config.json").write_text(json.dumps(config | {name: value}))
+        with pytest.raises(ModelError, match="max_context|layer_norm_epsilon"):
+            Checkpoint.open(copy)

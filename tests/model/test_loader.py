@@ -5,12 +5,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from model.errors import ModelError
-from model.generation import Done, Generation, Request, Token
+from model.generation import Done, Generation, Request, Token, events_of
 from model.loader import ENGINES, Model, load, sampling_of
 from model.sampling import SamplingParams
 
@@ -117,3 +118,15 @@ print([name for name in heavy if name in sys.modules])
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_choices_of_one_prompt_read_it_once(demo: Path) -> None:
+    model = load(demo, engine="native")
+    ids = tuple(model.tokenizer.ids("Once upon a time there was a small fox. " * 12))
+    sampling = replace(model.sampling, seed=1)
+    jobs = model.scheduler.submit_all([Request(ids, 4, sampling) for _ in range(3)])
+    ends = [found[1] for found in events_of(jobs, 20) if found and isinstance(found[1], Done)]
+    model.scheduler.close()
+    read = sorted(done.prompt_tokens - done.cached_tokens for done in ends)
+    assert read[-1] == len(ids)
+    assert read[0] <= read[1] <= 16, "what one has read, the others find"

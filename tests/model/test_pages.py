@@ -115,3 +115,17 @@ def test_pages_are_never_lost_nor_given_twice(seed: int, pages: int, cached: int
         memory.release(sequence)
     assert memory.bytes_used == 0
     assert memory.tokens_free == pages * PAGE
+
+
+def test_two_that_write_the_same_hold_it_once_and_the_next_turn_finds_all_of_it() -> None:
+    """One of them may end, and be forgotten, before the other."""
+    memory, start = pool(12), list(range(2 * PAGE))
+    first, second = memory.open(start, 60), memory.open(start, 100)
+    write(memory, first, start)
+    write(memory, second, start)
+    assert first.pages == second.pages
+    assert memory.bytes_used == 2 * BYTES
+    memory.release(first)
+    write(memory, second, [7] * (PAGE + 1))
+    memory.release(second)
+    assert memory.open([*start, *[7] * PAGE, 1], 50).length == 3 * PAGE

@@ -352,3 +352,14 @@ def test_the_engine_is_closed_with_its_scheduler(start: Start) -> None:
     fake = engine()
     start(fake).close()
     assert fake.closed.wait(10)
+
+
+def test_what_was_submitted_before_the_start_is_ended_by_a_close() -> None:
+    fake = engine()
+    scheduler = Scheduler(fake, TOKENIZER)
+    waiting = scheduler.submit(request())
+    scheduler.close()
+    last = finish(waiting)[-1]
+    assert isinstance(last, Failed)
+    assert last.kind == "draining"
+    assert fake.closed.is_set()

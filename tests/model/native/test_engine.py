@@ -2,13 +2,14 @@
 
 import math
 import random
+import shutil
 from collections.abc import Iterator, Sequence
 from itertools import islice, pairwise
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import BloomForCausalLM
+from transformers import BloomConfig, BloomForCausalLM
 
 from model.baked import BakedModel
 from model.checkpoint import Checkpoint
@@ -58,6 +59,21 @@ def test_unquantised_it_equals_transformers(checkpoint: Path, baked: Bake) -> No
         theirs = reference(checkpoint, tokens)[: engine._model.drawable]
         ours = torch.tensor(logits_of(engine, tokens)[: engine._model.drawable])
         assert (ours - theirs).abs().max() < 1e-3
+
+
+def test_a_width_that_is_no_multiple_of_the_lanes(demo: Path, tmp_path: Path, baked: Bake) -> None:
+    """What fills up the last lanes is no part of a norm, however far its values are from zero."""
+    folder = tmp_path / "narrow"
+    torch.manual_seed(0)
+    model = BloomForCausalLM(BloomConfig(vocab_size=8192, hidden_size=20, n_layer=1, n_head=2))
+    with torch.no_grad():
+        model.transformer.word_embeddings.weight += 1000
+    model.save_pretrained(folder)
+    shutil.copy(demo / "tokenizer.json", folder)
+    tokens = some_tokens(5)
+    theirs = reference(folder, tokens)
+    ours = torch.tensor(logits_of(open_engine(baked(folder, 32), "portable"), tokens))
+    assert (ours - theirs).abs().max() < 0.02 * theirs.abs().max()
 
 
 @pytest.mark.parametrize("bits", [8, 4])
