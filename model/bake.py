@@ -161,6 +161,8 @@ def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError:
+        pass  # some network file systems know no such thing; the file itself is safe
     finally:
         os.close(descriptor)
 

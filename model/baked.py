@@ -7,9 +7,10 @@ of the header is written down in `model/native/bloom.h`.
 import ctypes
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ class BakedModel:
         if not path.exists():
             raise ModelError(f"there is no file {path}; a baked model is made by pibloom bake")
         error = ctypes.create_string_buffer(256)
-        handle = _c().bloom_file_open(str(path).encode(), error, len(error))
+        handle = _c().bloom_file_open(os.fsencode(path), error, len(error))
         if not handle:
             raise ModelError(f"{path} cannot be used: {error.value.decode(errors='replace')}")
         self._handle = handle
@@ -213,6 +214,7 @@ class BakedModel:
             raise ModelError(f"{self.path} is damaged: its checksum does not fit; bake it again")
 
 
+@cache
 def _c() -> ctypes.CDLL:
     c = library()
     c.bloom_file_open.restype = ctypes.c_void_p

@@ -48,6 +48,8 @@ class BloomConfig:
             raise ModelError(
                 f"hidden_size {self.hidden_size} cannot be divided among {self.heads} heads"
             )
+        if self.head_size > 1024:
+            raise ModelError(f"heads of {self.head_size} numbers are wider than in any BLOOM")
         eos, epsilon = self.eos_token_id, self.layer_norm_epsilon
         if not isinstance(eos, int) or not 0 <= eos < self.vocab_size:
             raise ModelError(f"eos_token_id must be an id of the vocabulary, not {eos!r}")

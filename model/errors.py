@@ -2,4 +2,4 @@
 
 
 class ModelError(Exception):
-    """A checkpoint that cannot be used; the message is one sentence that names the file and why."""
+    """A model that cannot be used; the message is one sentence that names the file and why."""

@@ -111,7 +111,7 @@ def load(
     scheduler.start()
     try:
         _warm(scheduler, opened.tokenizer)
-    except ModelError:
+    except BaseException:
         scheduler.close()
         raise
     info = ModelInfo(

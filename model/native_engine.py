@@ -4,6 +4,7 @@ Serving with it needs neither torch, transformers, tokenizers nor numpy.
 """
 
 import ctypes
+import math
 import os
 from array import array
 from collections.abc import Collection, Sequence
@@ -18,6 +19,7 @@ from model.pages import PagedSequence, PagePool
 from model.sampling import Logits
 
 MAX_TOKENS = 128  # of a step: more are split into several
+MAX_THREADS = 256
 SLOTS = 64  # sequences whose scores are kept at once
 
 
@@ -46,7 +48,7 @@ class NativeLogits:
         found = _c().bloom_top(
             self._engine.handle, self._slot, count, _pointer(skip), len(skip), ids, logits
         )
-        if found < 1:
+        if not found and count and math.isnan(self.at([0])[0]):
             raise ArithmeticError("no logit is a number: the weights are damaged")
         return list(zip(ids[:found], logits[:found], strict=True))
 
@@ -102,9 +104,16 @@ class NativeEngine:
         self.isa = str(_c().bloom_engine_isa(self._handle).decode())
         self.dtype = {8: "8 bits", 4: "4 bits", 32: "float32"}[model.bits]
         page_size = int(_c().bloom_engine_page_size(self._handle))
-        self.pool = PagePool(
-            page_size, kv_bytes, kv_bytes // 2 if cache_bytes is None else cache_bytes
-        )
+        try:
+            self.pool = PagePool(
+                page_size, kv_bytes, kv_bytes // 2 if cache_bytes is None else cache_bytes
+            )
+        except (OSError, OverflowError, ValueError) as problem:
+            _c().bloom_engine_free(self._handle)
+            self._handle = None
+            raise ModelError(
+                f"there is no room for {kv_bytes} bytes of keys and values ({problem})"
+            ) from None
 
     @property
     def handle(self) -> int:
@@ -190,7 +199,7 @@ def default_threads() -> int:
             cores = min(cores, max(1, round(int(quota) / int(period))))
     except (OSError, ValueError):
         pass  # no container, or an older kernel
-    return cores
+    return min(cores, MAX_THREADS)
 
 
 def _pointer(values: "array[int]") -> ctypes.c_void_p:

@@ -42,12 +42,12 @@ class PagePool:
 
     def __init__(self, page_bytes: int, budget: int, cache_budget: int) -> None:
         """Take address space for `budget` bytes; memory follows the pages in use."""
-        self.page_bytes = page_bytes
-        self.total = max(1, budget // page_bytes)
-        self._cache_limit = min(cache_budget // page_bytes, self.total)
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
         # The kernel takes back whole memory pages only, so ours start where one of them does.
         self._stride = -(-page_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
+        self.page_bytes = self._stride
+        self.total = max(1, budget // self._stride)
+        self._cache_limit = min(cache_budget // self._stride, self.total)
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
         self._memory = mmap.mmap(-1, self.total * self._stride, flags=flags)
         self._view = (ctypes.c_char * len(self._memory)).from_buffer(self._memory)
         self._base = ctypes.addressof(self._view)

@@ -35,6 +35,9 @@ class Logits(Protocol):
         """Return log Σ exp(logit / temperature) over all ids but those in `without`."""
 
 
+MAX_TOP_K = 1 << 20
+
+
 @dataclass(frozen=True)
 class SamplingParams:
     """How a reply is drawn; `ValueError` names the first field out of its range."""
@@ -51,8 +54,10 @@ class SamplingParams:
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < math.inf:
             raise ValueError(f"temperature must be 0 or more, not {self.temperature}")
-        if self.top_k < 0:
-            raise ValueError(f"top_k must be 0 or more, not {self.top_k}")
+        if not isinstance(self.top_k, int) or not 0 <= self.top_k <= MAX_TOP_K:
+            raise ValueError(
+                f"top_k must be a whole number from 0 to {MAX_TOP_K}, not {self.top_k}"
+            )
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be above 0 and at most 1, not {self.top_p}")
         if not 0 < self.repetition_penalty < math.inf:

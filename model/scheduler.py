@@ -101,7 +101,7 @@ class Scheduler:
         self._work = threading.Condition()
         self._draining = False
         self._kill = False
-        self._step_since = 0.0  # when the engine was last called, while it has not come back
+        self._step_since = 0.0  # when the step that runs began
         self._seconds_each = 1.0  # of a generation, smoothed: what Overloaded's estimate rests on
         self._steps = self._step_sequences = 0  # of the engine, and sequences in them
         self.on_done: Callable[[Done], None] = lambda done: None  # told of each that ends well
@@ -212,7 +212,9 @@ class Scheduler:
                     return
                 self._drop_ended()
                 self._admit()
+            self._step_since = time.monotonic()
             self._step()
+            self._step_since = 0.0
 
     def _end_all(self) -> None:
         for running in list(self._running):
@@ -299,7 +301,6 @@ class Scheduler:
             Work(running.sequence, running.next[: self._chunk], len(running.next) <= self._chunk)
             for running in batch
         ]
-        self._step_since = time.monotonic()
         try:
             results = self._engine.forward(works)
         except Exception:
@@ -307,8 +308,6 @@ class Scheduler:
             for running in batch:
                 self._leave(running, Failed("internal", "the engine failed"))
             return
-        finally:
-            self._step_since = 0.0
         self._steps += 1
         self._step_sequences += len(batch)
         for running, logits in zip(batch, results, strict=True):

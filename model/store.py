@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from model.baked import SUFFIX, VERSION
+from model.baked import SUFFIX, VERSION, BakedModel
 from model.errors import ModelError
 
 Progress = Callable[[str, int, int], None]  # tensor, bytes done, bytes in all
@@ -26,7 +26,7 @@ def baked_copy(
     copy = (
         cache_folder() / f"{folder.resolve().name}-{_fingerprint(checkpoint.files)}-w{bits}{SUFFIX}"
     )
-    if not copy.exists():
+    if not _usable(copy):
         from model.bake import bake
 
         try:
@@ -40,6 +40,15 @@ def baked_copy(
     return copy
 
 
+def _usable(copy: Path) -> bool:
+    """Whether a copy is there, and whole as far as its header tells: the next bake replaces it."""
+    try:
+        BakedModel(copy)
+    except ModelError:
+        return False
+    return True
+
+
 def cache_folder() -> Path:
     """Return the folder for baked copies: all of it can be deleted at any time."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -49,6 +58,9 @@ def cache_folder() -> Path:
 def _fingerprint(files: list[Path]) -> str:
     digest = hashlib.sha256(str(VERSION).encode())
     for path in files:
-        status = path.stat()
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise ModelError(f"{path} cannot be read: {error.strerror}") from None
         digest.update(f"{path.resolve()} {status.st_size} {status.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:12]

@@ -68,7 +68,7 @@ class Tokenizer:
     @classmethod
     def open(cls, path: Path) -> "Tokenizer":
         """Open a baked model's tokenizer, or compile a checkpoint folder's."""
-        if path.suffix == SUFFIX:
+        if path.suffix == SUFFIX and not path.is_dir():
             return cls.of(BakedModel(path))
         return cls.from_bytes(compile_vocabulary(path))
 

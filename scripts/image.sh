@@ -1,11 +1,11 @@
-#!/bin/sh
+#!/usr/bin/env bash
 # What the Dockerfiles' build stage runs, on the builder's own architecture:
 #   image.sh packages LOCK          wheels of the target, checked by their hashes, into /packages
 #   image.sh native                 the engine, by the target's compiler, into /app/model/native
 #   image.sh finish NAME [MODEL]    byte code of all Python in the image, and the list of what is in it
 # From the environment: TARGETARCH (amd64 or arm64), and the folders /source and /base, which are the
 # repository and the root of the image that the final stage begins with.
-set -eu
+set -euo pipefail
 
 case $TARGETARCH in
   amd64) machine=x86_64 ;;

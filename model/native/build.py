@@ -88,7 +88,9 @@ def is_fresh() -> bool:
     if not LIBRARY.is_file():
         return False
     built = LIBRARY.stat().st_mtime_ns
-    return all(path.stat().st_mtime_ns <= built for path in FOLDER.glob("*.[ch]"))
+    return all(
+        path.stat().st_mtime_ns <= built for path in FOLDER.glob("*.[ch]*") if "__" not in path.name
+    )
 
 
 def _run(command: Sequence[str]) -> str:

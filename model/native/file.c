@@ -110,7 +110,8 @@ static int check(struct bloom_file *file, uint64_t size, char *error, size_t err
         return refuse(error, error_size, "its tokenizer or description reaches beyond the end of the file");
     if (h->bits == 0 && h->tensors == 0) return 0; /* a tokenizer alone */
     if ((h->bits != 4 && h->bits != 8 && h->bits != 32) || h->hidden < 1 || h->hidden > 1 << 16 ||
-        h->heads < 1 || h->heads > h->hidden || h->hidden % h->heads || h->layers < 1 || h->layers > 1024 ||
+        h->heads < 1 || h->heads > h->hidden || h->hidden % h->heads ||
+        h->hidden / h->heads > 1024 || h->layers < 1 || h->layers > 1024 ||
         h->vocab_rows < 1 || h->vocab_rows > 1 << 24 || h->drawable < 1 || h->drawable > h->vocab_rows ||
         h->max_context < 1 || h->max_context > 1 << 20 || h->eos >= h->vocab_rows ||
         !(h->epsilon > 0 && h->epsilon < 1))
@@ -119,7 +120,7 @@ static int check(struct bloom_file *file, uint64_t size, char *error, size_t err
 }
 
 struct bloom_file *bloom_file_open(const char *path, char *error, size_t error_size) {
-    int descriptor = open(path, O_RDONLY | O_CLOEXEC);
+    int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe must not hold us up */
     struct stat status;
     if (descriptor < 0 || fstat(descriptor, &status)) {
         refuse(error, error_size, "it cannot be opened: %s", strerror(errno));

@@ -4,7 +4,6 @@
 #include "generic.h"
 #include "kernels_arm.h"
 
-/* The lanes of lower[r], upper[r] are rows 4r, 4r + 1 and 4r + 2, 4r + 3, two lanes each. */
 /* Keeps a line in its register: the compiler would rather load its halves again. */
 INLINE int8x16_t held(int8x16_t line) {
     __asm__("" : "+w"(line));

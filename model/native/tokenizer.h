@@ -8,7 +8,7 @@
 
 #include "bloom.h"
 
-enum { TOKENIZER_VERSION = 1, TOKENIZER_EMPTY = -1 };
+enum { TOKENIZER_VERSION = 1 };
 
 /* Little endian; the tables follow, at offsets from the start. */
 struct tokenizer_header {

@@ -83,7 +83,7 @@ def test_a_former_file_stays_until_the_new_one_is_whole(
 @pytest.mark.parametrize(
     ("at", "patch", "words"),
     [
-        (0, b"GGUF", "no|not a baked model"),
+        (0, b"GGUF", "not a baked model"),
         (8, b"\x63", "version 99"),
         (12, b"\x01\x02\x03\x04", "byte order"),
         (64, b"\xff", "header is damaged"),
@@ -227,3 +227,19 @@ def test_a_shape_that_could_not_be_opened_is_refused_before_any_work(copy: Path)
         (copy / "config.json").write_text(json.dumps(config | {name: value}))
         with pytest.raises(ModelError, match="max_context|layer_norm_epsilon"):
             Checkpoint.open(copy)
+
+
+def test_a_copy_that_was_cut_short_is_baked_anew(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    baked = baked_copy(copy)
+    os.truncate(baked, 5000)
+    assert baked_copy(copy) == baked
+    BakedModel(baked).verify()
+
+
+def test_a_pipe_is_no_model_and_holds_nobody_up(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "m.bloom")
+    with pytest.raises(ModelError, match="no file"):
+        BakedModel(tmp_path / "m.bloom")

@@ -103,14 +103,15 @@ def test_pages_are_never_lost_nor_given_twice(seed: int, pages: int, cached: int
         running.append(sequence)
         used = {page for each in running for page in each.pages}
         assert len(used) * BYTES == memory.bytes_used
-        assert memory.bytes_cached <= cached * BYTES or memory.bytes_cached <= pages * BYTES
+        assert memory.bytes_cached <= min(cached, pages) * BYTES
         assert memory.tokens_free >= 0
         for each in running:  # the same page only where the same tokens lead up to it
             for other in running:
                 for at, page in enumerate(each.pages):
                     if page in other.pages:
                         assert other.pages.index(page) == at
-                        assert each.tokens[: at * PAGE] == other.tokens[: at * PAGE]
+                        upto = (at + 1) * PAGE  # what is written of it
+                        assert each.tokens[:upto] == other.tokens[:upto]
     for sequence in running:
         memory.release(sequence)
     assert memory.bytes_used == 0

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from model.generation import Done, Event, Failed, Generation, Prefill, Queued, Request, Token
-from model.sampling import SamplingParams
+from model.sampling import Sampler, SamplingParams
 from model.scheduler import ContextFull, Draining, Overloaded, Scheduler
 from tests.fakes import FakeEngine, FakeSequence, byte_tokenizer
 
@@ -363,3 +363,25 @@ def test_what_was_submitted_before_the_start_is_ended_by_a_close() -> None:
     assert isinstance(last, Failed)
     assert last.kind == "draining"
     assert fake.closed.is_set()
+
+
+def test_an_engine_that_hangs_while_a_token_is_drawn_is_not_healthy(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model.scheduler.STUCK", 0.05)
+    drawing, go_on = threading.Event(), threading.Event()
+
+    def draw(self: Sampler, logits: object) -> int:
+        drawing.set()
+        go_on.wait(20)
+        return 2
+
+    monkeypatch.setattr(Sampler, "next", draw)
+    scheduler = start(engine())
+    generation = scheduler.submit(request())
+    assert drawing.wait(20)
+    time.sleep(0.1)
+    assert not scheduler.healthy
+    go_on.set()
+    finish(generation)
+    assert scheduler.healthy
