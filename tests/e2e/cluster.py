@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import httpx
 
@@ -181,12 +182,9 @@ class Watch:
 
     def __init__(self, cluster: Cluster, service: str) -> None:
         self.seen: list[tuple[float, str, dict[str, Any]]] = []
+        path = f"/api/v1/namespaces/{cluster.namespace}/pods?watch=true&labelSelector="
         self._process = subprocess.Popen(
-            [
-                *("kubectl", "--namespace", cluster.namespace, "get", "pods", "--watch"),
-                *("--selector", f"{SERVICE_LABEL}={service}"),
-                *("--output-watch-events", "--output", "json"),
-            ],
+            ["kubectl", "get", "--raw", path + quote(f"{SERVICE_LABEL}={service}")],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
@@ -196,13 +194,8 @@ class Watch:
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        decoder, text = json.JSONDecoder(), ""
-        for line in self._process.stdout:
-            text += line
-            if line.rstrip("\n") != "}":
-                continue  # an event's last line is the only one that is not indented
-            event, _ = decoder.raw_decode(text.lstrip())
-            text = ""
+        for line in self._process.stdout:  # an event a line
+            event = json.loads(line)
             self.seen.append((time.time(), event["type"], event["object"]))
 
     def first(self, holds: Callable[[dict[str, Any]], bool]) -> float | None:
