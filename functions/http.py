@@ -47,6 +47,15 @@ LEFT = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)  # the 
 
 BODY_SECONDS = 10.0  # for a request's body to arrive
 
+# msgspec's names of types are Python's.
+_TYPES = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "a text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "an object",
+}
 _PROBES = {"/healthz", "/readyz"}
 _ALLOWED_HEADERS = (
     "Authorization, Content-Type, X-API-Key, X-Request-Id, X-Request-Timeout, traceparent"
@@ -252,11 +261,18 @@ def _invalid(message: str, raw: object) -> InvalidField:
             param = f"{param}.{name}" if param else name
             problem = "is missing" if "missing" in phrase else "is not known here"
             return InvalidField(f"the field {_short(param)} {problem}", param=_short(param))
+    if expected.startswith("Expected `null`"):  # a field of OpenAI's that has no meaning here
+        return InvalidField(f"the field {_short(param)} is not supported", param=_short(param))
     if expected.startswith("Invalid enum value"):
         expected = "Expected one of the documented values"  # msgspec's own words echo the text
+    expected = re.sub(r"`([a-z |]+)`", _in_words, expected.partition(", got ")[0])
     given = _describe(_at(raw, path.removesuffix("`")))
     where = f"{_short(param)}: " if param else ""
     return InvalidField(f"{where}{expected}, but got {given}", param=param and _short(param))
+
+
+def _in_words(types: re.Match[str]) -> str:
+    return " or ".join(_TYPES.get(name, name) for name in types[1].split(" | ") if name != "null")
 
 
 def _at(raw: object, path: str) -> object:

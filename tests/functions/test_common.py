@@ -208,3 +208,24 @@ def test_every_route_is_documented(generate: Generate, tokenize: Any) -> None:
             assert client.options(path.replace("{name}", "fake")).status_code == 204
     known = {"/", "/chat/", "/warm", "/v1/completions", "/v1/chat/completions", "/v1/models"}
     assert known < set(generate.client.get("/openapi.json").json["paths"])
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"prompt": 5}, "prompt: Expected a text, but got 5"),
+        ({"prompt": "a", "temperature": "hot"}, "Expected a number, but got a text of 3 characters"),
+        ({"prompt": "a", "stop": 1}, "stop: Expected a text or a list, but got 1"),
+        ({"prompt": "a", "max_new_tokens": 0}, "Expected a whole number >= 1, but got 0"),
+        ({"prompt": "a", "stream": "yes"}, "Expected true or false"),
+    ],
+)
+def test_a_wrong_field_is_told_in_words(generate: Generate, body: Any, said: str) -> None:
+    assert said in generate.post(body).json["error"]["message"]
+
+
+def test_what_cannot_be_done_is_refused_by_name(generate: Generate) -> None:
+    body = {"model": "fake", "messages": [{"role": "user", "content": "Hi"}], "tools": [{}]}
+    refused = generate.client.post("/v1/chat/completions", json=body)
+    assert refused.status_code == 422
+    assert refused.json["error"]["message"] == "the field tools is not supported"
