@@ -1,0 +1,102 @@
+"""The images: built for a Raspberry Pi, started as its processor, and asked for tokens.
+
+`build.sh` runs each image that it has made once, under emulation where need be. Skipped where no
+docker answers: a container in which these tests may run has none.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TAG = "test"
+# Bytes beside the model.
+LIMITS = {"generate": 200e6, "tokenize": 150e6, "ui": 300e6}
+
+
+def build(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [ROOT / "build.sh", *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+        timeout=1500,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--arch", "riscv"], "arm64 and amd64, not for riscv"),
+        (["--bits", "5"], "--bits is 8 or 4, not 5"),
+        (["--model"], "--model needs a value"),
+        (["--warp"], "no option --warp"),
+        (["--overlay", "moon"], "no knative/overlays/moon"),
+        (["--with", "helm"], "kubectl or kn, not helm"),
+    ],
+)
+def test_wrong_usage_is_a_sentence(arguments: list[str], said: str) -> None:
+    done = build(*arguments)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_without_docker_it_says_what_to_install(tmp_path: Path) -> None:
+    for name in ("bash", "git", "sed", "dirname", "uname", "env"):
+        (tmp_path / name).symlink_to(shutil.which(name) or "")
+    done = build(PATH=str(tmp_path))
+    assert done.returncode == 1
+    assert "install docker.io or podman" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def images() -> dict[str, Any]:
+    """Each service's image for arm64, as `docker inspect` describes it."""
+    docker = shutil.which("docker")
+    if docker is None or subprocess.run([docker, "info"], capture_output=True).returncode:
+        pytest.skip("no docker answers")
+    if shutil.which("qemu-aarch64-static") is None:
+        pytest.skip("qemu-user-static is not installed")
+    done = build("--arch", "arm64", "--tag", TAG, "--registry", "pibloom.test")
+    assert done.returncode == 0, done.stderr[-2000:]
+    for service in LIMITS:
+        assert f"{service} for arm64 answers" in done.stderr
+    names = [f"pibloom.test/pibloom-{service}:{TAG}-arm64" for service in LIMITS]
+    inspected = subprocess.run(
+        [docker, "image", "inspect", *names], capture_output=True, text=True, check=True
+    )
+    return dict(zip(LIMITS, json.loads(inspected.stdout), strict=True))
+
+
+@pytest.mark.parametrize("service", LIMITS)
+def test_an_image_is_small_plain_and_labelled(images: dict[str, Any], service: str) -> None:
+    image = images[service]
+    model = {"generate": "pibloom-demo-w8", "tokenize": "pibloom-demo-tokenizer"}.get(service)
+    beside = (ROOT / "build" / "model" / f"{model}.bloom").stat().st_size if model else 0
+    assert image["Architecture"] == "arm64"
+    assert image["Size"] - beside < LIMITS[service]
+    assert image["Config"]["User"] == "65532:65532"
+    labels = image["Config"]["Labels"]
+    assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
+    assert labels["org.opencontainers.image.version"] != "0"
+
+
+def test_a_model_is_a_layer_of_its_own(images: dict[str, Any]) -> None:
+    """It stays where it is when anything else changes, and pods of a node share its pages."""
+    name = images["generate"]["Id"]
+    history = subprocess.run(
+        ["docker", "history", "--no-trunc", "--format", "{{.CreatedBy}}", name],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    (at,) = [index for index, step in enumerate(history) if "/model/model.bloom #" in step]
+    later = [step for step in history[:at] if "COPY" in step]  # newest first
+    assert any("/app" in step for step in later)
+    assert any("/packages" in step for step in later)
