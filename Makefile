@@ -3,9 +3,11 @@
 PORT ?= 8080
 GENERATE_PORT ?= 8081
 TOKENIZE_PORT ?= 8082
+# Of the cluster that `make e2e` deploys to.
+ARCH ?= amd64
 PYTHON := .venv/bin/python
 
-.PHONY: up test lint bench lock clean help
+.PHONY: up test lint bench e2e lock clean help
 .DEFAULT_GOAL := help
 
 up: ## serve the chat and both functions on this machine
@@ -15,7 +17,7 @@ up: ## serve the chat and both functions on this machine
 test: ## run every check
 	@scripts/setup.sh test
 	@$(MAKE) --no-print-directory lint
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest --ignore tests/e2e
 
 lint: ## ruff and mypy
 	@scripts/setup.sh test
@@ -30,6 +32,11 @@ bench: ## compare the engine with its peers; measure start-up and memory of each
 	$(PYTHON) -m bench.mca
 	$(PYTHON) -m bench.startup
 
+e2e: ## deploy to the cluster that KUBECONFIG names, and test it there
+	@scripts/setup.sh test
+	@[ -z "$$KUBECONFIG" ] || ./build.sh --arch $(ARCH) --overlay local --deploy
+	$(PYTHON) -m pytest tests/e2e -rs
+
 lock: ## choose versions anew and write them to requirements/
 	@scripts/setup.sh test
 	@scripts/lock.sh
@@ -38,4 +45,4 @@ clean: ## remove what was installed and built
 	rm -rf .venv build model/native/libbloom.so *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 help: ## show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
