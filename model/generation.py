@@ -21,12 +21,15 @@ class Request:
     stop: tuple[str, ...] = ()
     deadline: float | None = None  # on the clock of time.monotonic(), seconds
     logprobs: int | None = None  # tell each token's log-probability, and of so many likeliest
+    prompt_logprobs: bool = False  # of the prompt's tokens too, which are then read one by one
 
     def __post_init__(self) -> None:
         if not self.prompt:
             raise ValueError("a prompt needs at least one token")
         if self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be 1 or more, not {self.max_new_tokens}")
+        if self.prompt_logprobs and self.logprobs is None:
+            raise ValueError("prompt_logprobs needs logprobs")
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,14 @@ class Token:
 
 
 @dataclass(frozen=True)
+class PromptToken:
+    """How likely the prompt's next token was, from its second one on; only for those who ask."""
+
+    id: int
+    likelihood: Likelihood
+
+
+@dataclass(frozen=True)
 class Done:
     """The end of a reply; `text` is all of it."""
 
@@ -84,7 +95,7 @@ class Failed:
     message: str
 
 
-Event = Queued | Prefill | Token | Done | Failed
+Event = Queued | Prefill | PromptToken | Token | Done | Failed
 
 
 class Generation:

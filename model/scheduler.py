@@ -22,6 +22,7 @@ from model.generation import (
     Generation,
     Likelihood,
     Prefill,
+    PromptToken,
     Queued,
     Request,
     Token,
@@ -241,17 +242,22 @@ class Scheduler:
 
     def _admit(self) -> None:
         admitted = False
-        # One prompt is read at a time, so the next one waits: it may begin like the one before.
+        # One prompt is read at a time, so the next one waits: it may begin like the one before. For
+        # one that is read token by token nobody waits.
         while (
             self._waiting
             and len(self._running) < self._max_batch
-            and all(running.decoding_since for running in self._running)
+            and all(
+                running.decoding_since or running.generation.request.prompt_logprobs
+                for running in self._running
+            )
         ):
             generation = self._first_in_line()
             request = generation.request
             capacity = min(len(request.prompt) + request.max_new_tokens, self.max_context)
             try:
-                sequence = self._engine.new_sequence(request.prompt, capacity)
+                known = () if request.prompt_logprobs else request.prompt
+                sequence = self._engine.new_sequence(known, capacity)
             except OutOfMemory:
                 if self._running:
                     break  # the first in line waits until others have ended; nobody overtakes it
@@ -298,7 +304,12 @@ class Scheduler:
         if not batch:
             return
         works = [
-            Work(running.sequence, running.next[: self._chunk], len(running.next) <= self._chunk)
+            Work(
+                running.sequence,
+                running.next[: self._stride(running)],
+                len(running.next) <= self._stride(running)
+                or running.generation.request.prompt_logprobs,
+            )
             for running in batch
         ]
         try:
@@ -320,22 +331,20 @@ class Scheduler:
     def _advance(self, running: _Running, logits: Logits | None) -> None:
         generation, request = running.generation, running.generation.request
         if not running.decoding_since:
-            running.next = running.next[self._chunk :]
+            running.next = running.next[self._stride(running) :]
             total = len(request.prompt)
             generation.put(Prefill(total - len(running.next), total))
             if running.next:
+                if request.prompt_logprobs:
+                    assert logits is not None, "the engine owes logits for every token"
+                    token = running.next[0]
+                    generation.put(PromptToken(token, self._likelihood(logits, token, request)))
                 return
             running.decoding_since = time.monotonic()
         assert logits is not None, "the engine owes logits for a sequence's last token"
         token = running.sampler.next(logits)
-        likelihood = None
-        if request.logprobs is not None:
-            log_total = logits.logsumexp(1.0, self._never_drawn)
-            top = logits.top(request.logprobs, self._never_drawn) if request.logprobs else []
-            likelihood = Likelihood(
-                logits.at([token])[0] - log_total,
-                tuple((id_, each - log_total) for id_, each in top),
-            )
+        asked = request.logprobs is not None
+        likelihood = self._likelihood(logits, token, request) if asked else None
         running.next = [token]
         running.count += 1
         ended = token == self._engine.config.eos_token_id
@@ -348,6 +357,18 @@ class Scheduler:
         generation.put(Token(token, text, likelihood))
         if last:
             self._leave(running, self._done(running, "stop" if ended or stopped else "length"))
+
+    def _stride(self, running: _Running) -> int:
+        """How many tokens of a prompt are read in a step."""
+        return 1 if running.generation.request.prompt_logprobs else self._chunk
+
+    def _likelihood(self, logits: Logits, token: int, request: Request) -> Likelihood:
+        log_total = logits.logsumexp(1.0, self._never_drawn)
+        top = logits.top(request.logprobs, self._never_drawn) if request.logprobs else []
+        return Likelihood(
+            logits.at([token])[0] - log_total,
+            tuple((id_, each - log_total) for id_, each in top),
+        )
 
     def _done(self, running: _Running, reason: str) -> Done:
         now, generation = time.monotonic(), running.generation

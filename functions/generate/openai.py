@@ -18,6 +18,7 @@ from functions import errors, sse
 from functions.generate import jobs
 from functions.http import as_api_error, json_reply, read_body
 from model import generation, loader
+from model.tokenizer import StreamDecoder
 
 COMPLETION_TOKENS = 16  # of a completion that names none, as OpenAI has it
 MOST_TOKENS = 4096
@@ -116,8 +117,9 @@ class ChatCompletionBody(Common, kw_only=True):
 class Choice:
     """One reply as it is written: its text, and what is told of its tokens."""
 
-    def __init__(self, opening: str, trims: bool) -> None:
+    def __init__(self, opening: str = "", *, trims: bool = False) -> None:
         self.text = opening
+        self.decoder: StreamDecoder | None = None  # of a prompt whose tokens are told
         self.tokens: list[tuple[generation.Token, int]] = []  # and where its text starts
         self._blank = trims
         self.done: generation.Done | None = None
@@ -155,8 +157,9 @@ class Api:
         deadline = jobs.deadline_of(request, self._longest)
         model = self._get()
         _check_name(model, body.model)
-        if body.echo and body.logprobs is not None:
-            raise errors.InvalidField("logprobs of an echoed prompt are not told", param="echo")
+        of_prompt = bool(body.echo) and body.logprobs is not None
+        if of_prompt and body.stream:
+            raise errors.InvalidField("echo with logprobs cannot be streamed", param="echo")
         prompts = _prompts(model, body.prompt)
         stop, sampling = _stops(body), _sampling(model, body)
 
@@ -169,18 +172,21 @@ class Api:
                     stop,
                     deadline,
                     body.logprobs,
+                    of_prompt,
                 )
                 for ids in prompts
                 for place in range(body.n or 1)
             ]
 
         submitted = jobs.submit(model, make, "prompt")
-        openings = [
-            model.tokenizer.decode(ids) if body.echo else ""
-            for ids in prompts
-            for _ in range(body.n or 1)
-        ]
-        choices = [Choice(opening, trims=False) for opening in openings]
+        choices = []
+        for ids in prompts:
+            for _ in range(body.n or 1):
+                choice = Choice("" if of_prompt or not body.echo else model.tokenizer.decode(ids))
+                if of_prompt:
+                    choice.decoder = StreamDecoder(model.tokenizer)
+                    choice.push(generation.Token(ids[0], choice.decoder.push(ids[0])))
+                choices.append(choice)
         return self._answer(request, model, body, submitted, choices, _Completion(model))
 
     def chat(self, request: HttpRequest) -> Response:
@@ -211,7 +217,7 @@ class Api:
             ]
 
         submitted = jobs.submit(model, make, "messages")
-        choices = [Choice("", trims=True) for _ in submitted]
+        choices = [Choice(trims=True) for _ in submitted]
         return self._answer(request, model, body, submitted, choices, _Chat(model))
 
     def _answer(
@@ -322,16 +328,18 @@ class _Completion(_Form):
         return part | {"finish_reason": choice.done.finish_reason}
 
     def _logprobs(self, tokens: Sequence[tuple[generation.Token, int]]) -> dict[str, Any] | None:
-        known = [(token, at) for token, at in tokens if token.likelihood is not None]
-        if not known:
+        likelihoods = [token.likelihood for token, _ in tokens]
+        if not any(likelihoods):
             return None
         return {
-            "tokens": [self.piece(token.id) for token, _ in known],
-            "token_logprobs": [_of(token).logprob for token, _ in known],
+            "tokens": [self.piece(token.id) for token, _ in tokens],
+            # None for a prompt's first token, which nothing foretells.
+            "token_logprobs": [each and each.logprob for each in likelihoods],
             "top_logprobs": [
-                {self.piece(id_): logprob for id_, logprob in _of(token).top} for token, _ in known
+                each and {self.piece(id_): logprob for id_, logprob in each.top}
+                for each in likelihoods
             ],
-            "text_offset": [at for _, at in known],
+            "text_offset": [at for _, at in tokens],
         }
 
 
@@ -432,6 +440,9 @@ def _take(choice: Choice, event: generation.Event) -> str:
     match event:
         case generation.Token():
             return choice.push(event)
+        case generation.PromptToken(id_, likelihood):
+            assert choice.decoder is not None
+            return choice.push(generation.Token(id_, choice.decoder.push(id_), likelihood))
         case generation.Done():
             choice.done = event
     return ""

@@ -138,6 +138,22 @@ def test_logprobs_tell_every_token(generate: Generate) -> None:
     assert [each["bytes"] for each in told["content"]] == [[32], [72]]
 
 
+def test_logprobs_tell_an_echoed_prompt_too(generate: Generate) -> None:
+    """What evaluation harnesses ask for: how likely a given text is."""
+    body = {"prompt": "Hié", "logprobs": 1, "echo": True, "max_tokens": 1}
+    generate.engine.echo = True  # whatever was read last comes next, so "i" after "H" is unlikely
+    reply = generate.client.post("/v1/completions", json=body).json
+    told = reply["choices"][0]["logprobs"]
+    assert told["tokens"][:4] == ["H", "i", "\\xc3", "\\xa9"]
+    assert told["text_offset"][:4] == [0, 1, 2, 2]
+    assert told["token_logprobs"][0] is told["top_logprobs"][0] is None
+    assert all(each is not None for each in told["token_logprobs"][1:])
+    assert len(told["token_logprobs"]) == reply["usage"]["total_tokens"]
+    assert reply["choices"][0]["text"].startswith("Hié")
+    streamed = generate.client.post("/v1/completions", json=body | {"stream": True})
+    assert streamed.json["error"]["param"] == "echo"
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

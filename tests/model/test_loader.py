@@ -9,9 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import BloomForCausalLM
 
 from model.errors import ModelError
-from model.generation import Done, Generation, Request, Token, events_of
+from model.generation import Done, Generation, PromptToken, Request, Token, events_of
 from model.loader import ENGINES, Model, load, sampling_of
 from model.sampling import SamplingParams
 
@@ -130,3 +132,21 @@ def test_choices_of_one_prompt_read_it_once(demo: Path) -> None:
     read = sorted(done.prompt_tokens - done.cached_tokens for done in ends)
     assert read[-1] == len(ids)
     assert read[0] <= read[1] <= 16, "what one has read, the others find"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_prompts_tokens_are_as_likely_as_the_model_says(demo: Path, engine: str) -> None:
+    model = load(demo, engine=engine, device="cpu")
+    ids = tuple(model.tokenizer.ids("Once upon a time there was a fox."))
+    asked = Request(ids, 1, SamplingParams(temperature=0), logprobs=1, prompt_logprobs=True)
+    events = list(model.scheduler.submit(asked).events(heartbeat=None))
+    model.close()
+    told = [event for event in events if isinstance(event, PromptToken)]
+    plain = BloomForCausalLM.from_pretrained(demo, dtype=torch.float32).eval()
+    with torch.inference_mode():
+        logits = plain(torch.tensor([ids])).logits[0, :-1, : model.tokenizer.size]
+        logits[:, [0, 1, 3]] = -torch.inf
+        right = logits.log_softmax(-1).gather(-1, torch.tensor(ids[1:])[:, None])[:, 0]
+    assert [each.id for each in told] == list(ids[1:])
+    ours = torch.tensor([each.likelihood.logprob for each in told])
+    assert (ours - right).abs().max() < (0.3 if engine == "native" else 1e-3)
