@@ -262,9 +262,8 @@ def _invalid(message: str, raw: object) -> InvalidField:
             problem = "is missing" if "missing" in phrase else "is not known here"
             return InvalidField(f"the field {_short(param)} {problem}", param=_short(param))
     if expected.startswith("Expected `null`"):  # a field of OpenAI's that has no meaning here
-        return InvalidField(
-            f"the field {_short(param or '')} is not supported", param=_short(param)
-        )
+        name = _short(param or "body")
+        return InvalidField(f"the field {name} is not supported", param=name)
     if expected.startswith("Invalid enum value"):
         expected = "Expected one of the documented values"  # msgspec's own words echo the text
     expected = re.sub(r"`([a-z |]+)`", _in_words, expected.partition(", got ")[0])

@@ -214,7 +214,10 @@ def test_every_route_is_documented(generate: Generate, tokenize: Any) -> None:
     ("body", "said"),
     [
         ({"prompt": 5}, "prompt: Expected a text, but got 5"),
-        ({"prompt": "a", "temperature": "hot"}, "Expected a number, but got a text of 3 characters"),
+        (
+            {"prompt": "a", "temperature": "hot"},
+            "Expected a number, but got a text of 3 characters",
+        ),
         ({"prompt": "a", "stop": 1}, "stop: Expected a text or a list, but got 1"),
         ({"prompt": "a", "max_new_tokens": 0}, "Expected a whole number >= 1, but got 0"),
         ({"prompt": "a", "stream": "yes"}, "Expected true or false"),
