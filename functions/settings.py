@@ -38,6 +38,9 @@ class Settings:
     kv_memory: int = _setting(
         256 << 20, "bytes for the keys and values of all chats; half may be kept", low=1 << 20
     )
+    chat_template: str = _setting(
+        "", "how a chat becomes a prompt: transcript, instruction (BLOOMZ's way), or a Jinja file"
+    )
     dtype: str = _setting(
         "float32", "the reference engine's weights", among=("float32", "bfloat16")
     )
@@ -116,6 +119,7 @@ def table() -> str:
     for item in fields(Settings):
         default = "the demo model" if item.name == "model" else item.default
         default = "none" if default == "" else default
+        default = "the model's own" if item.name == "chat_template" else default
         among = item.metadata.get("among")
         choices = f" ({', '.join(among)})" if among else ""
         name = PREFIX + item.name.upper()

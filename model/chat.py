@@ -20,6 +20,11 @@ TRANSCRIPT = (
     "{{ 'Assistant: ' if message.role == 'assistant' else 'User: ' }}{{ message.content }}\n"
     "{% endfor %}Assistant:"
 )
+# A BLOOMZ was taught to follow an instruction, without any markers around it.
+INSTRUCTION = (
+    "{% for message in messages %}{{ message.content }}{{ '' if loop.last else '\n' }}{% endfor %}"
+)
+TEMPLATES = {"transcript": TRANSCRIPT, "instruction": INSTRUCTION}
 
 
 class ChatError(ValueError):
@@ -47,22 +52,36 @@ class ChatTemplate:
         self.stop: tuple[str, ...] = ("\n" + speaker,) if speaker else ()
 
     @classmethod
+    def named(cls, name: str) -> "ChatTemplate":
+        """Take one of `TEMPLATES`, or a file."""
+        if name in TEMPLATES:
+            return cls(TEMPLATES[name])
+        try:
+            return cls(Path(name).expanduser().read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            known = ", ".join(TEMPLATES)
+            raise ModelError(
+                f"{name} is no chat template ({known}) and cannot be read as a file: {error}"
+            ) from None
+
+    @classmethod
     def open(cls, folder: Path) -> "ChatTemplate":
-        """Read the folder's template, newer form or older; without one, use `TRANSCRIPT`."""
+        """Read the folder's template, newer form or older; without one, use what suits its name."""
+        suits = INSTRUCTION if folder.resolve().name.lower().startswith("bloomz") else TRANSCRIPT
         path = folder / "chat_template.jinja"
         settings = folder / "tokenizer_config.json"
         try:
             if path.is_file():
                 return cls(path.read_text(encoding="utf-8"))
             if not settings.is_file():
-                return cls()
+                return cls(suits)
             path = settings
             source = json.loads(settings.read_text(encoding="utf-8")).get("chat_template")
         except (OSError, ValueError, AttributeError) as error:
             raise ModelError(f"{path} cannot be read: {error}") from None
         match source:
             case None:
-                return cls()
+                return cls(suits)
             case str():
                 return cls(source)
             case [*named]:

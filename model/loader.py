@@ -86,12 +86,13 @@ def load(
     max_batch: int = 8,
     max_queue: int = 32,
     max_queue_tokens: int = 65_536,
+    chat_template: str = "",
 ) -> Model:
     """Open a model and generate one token; `ModelError` when it cannot be used.
 
     The native engine serves a baked file, and a checkpoint folder by way of the cache, with `bits`,
     `threads` (0: every core) and `kv_bytes` for keys and values; the reference engine serves a
-    folder, with `dtype` on `device`.
+    folder, with `dtype` on `device`. `chat_template` names one to use in place of the model's own.
     """
     openers: dict[str, Callable[[], _Opened]] = {
         "native": lambda: _open_native(path, bits, threads, kv_bytes),
@@ -99,6 +100,7 @@ def load(
     }
     if engine not in openers:
         raise ModelError(f"there is no engine {engine!r}; there is {', '.join(ENGINES)}")
+    chat = ChatTemplate.named(chat_template) if chat_template else None
     opened = openers[engine]()
     runs, config = opened.engine, opened.engine.config
     scheduler = Scheduler(
@@ -128,7 +130,7 @@ def load(
         heads=config.heads,
         license=opened.license,
     )
-    return Model(config, opened.tokenizer, opened.chat, scheduler, info, opened.sampling)
+    return Model(config, opened.tokenizer, chat or opened.chat, scheduler, info, opened.sampling)
 
 
 def _open_native(path: Path, bits: int, threads: int, kv_bytes: int) -> _Opened:

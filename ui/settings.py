@@ -21,6 +21,7 @@ OTHERS = frozenset(
         "PIBLOOM_BITS",
         "PIBLOOM_THREADS",
         "PIBLOOM_KV_MEMORY",
+        "PIBLOOM_CHAT_TEMPLATE",
         "PIBLOOM_DTYPE",
         "PIBLOOM_DEVICE",
         "PIBLOOM_MAX_BATCH",

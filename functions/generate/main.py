@@ -54,6 +54,7 @@ def load() -> loader.Model:
         max_batch=settings.max_batch,
         max_queue=settings.max_queue,
         max_queue_tokens=settings.max_queue_tokens,
+        chat_template=settings.chat_template,
     )
     model.scheduler.on_done = figures.count
     return model

@@ -77,3 +77,25 @@ def test_damaged_settings_are_named(tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_text("{")
     with pytest.raises(ModelError, match="tokenizer_config.json"):
         ChatTemplate.open(tmp_path)
+
+
+def test_a_bloomz_gets_its_instruction_as_it_is(tmp_path: Path) -> None:
+    for name, prompt in (
+        ("bloomz-560m", "Translate: chat"),
+        ("bloom-560m", "User: Translate: chat\nAssistant:"),
+    ):
+        folder = tmp_path / name
+        folder.mkdir()
+        asked = ChatTemplate.open(folder).render([{"role": "user", "content": "Translate: chat"}])
+        assert asked == prompt
+
+
+def test_a_template_can_be_chosen_by_name_or_file(tmp_path: Path) -> None:
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    assert ChatTemplate.named("instruction").render(talk) == "a\nb"
+    assert ChatTemplate.named("transcript").stop == ("\nUser:",)
+    file = tmp_path / "own.jinja"
+    file.write_text("{{ messages[-1].content }}!")
+    assert ChatTemplate.named(str(file)).render(talk) == "b!"
+    with pytest.raises(ModelError, match="no chat template"):
+        ChatTemplate.named("nonsense")
