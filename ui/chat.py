@@ -39,7 +39,7 @@ class Timing:
     debounce: float = 0.25  # after the last key, before tokens are counted
     warm: float = 0.75  # after that, before the model reads along
     tick: float = 0.5  # between two looks at the clock while the model wakes
-    waking: float = 1.5  # without an answer, before the chat says that the model wakes up
+    waking: float = 0.5  # without an answer, before the chat says that the model wakes up
     recheck: float = 1.0  # before the first check on a function that is away
     recheck_most: float = 5.0
     notice: float = 6.0  # how long "is back" and "Undo" stay
