@@ -175,10 +175,10 @@ def test_no_timeout_is_above_knatives_own_maximum(overlay: str, service: str) ->
 
 
 @every_overlay
-def test_a_pod_gets_what_it_takes_and_no_more(overlay: str) -> None:
+def test_a_pod_gets_what_it_runs_at_once_and_others_the_rest(overlay: str) -> None:
     settings = Settings.read(environment(overlay, "generate"))
     concurrency = revision(overlay, "generate")["containerConcurrency"]
-    assert concurrency == settings.max_batch + settings.max_queue
+    assert concurrency == settings.max_batch
 
 
 @every_overlay
