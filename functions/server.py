@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -32,12 +33,62 @@ KEEPALIVE = 620
 IDLE_CONNECTIONS = 1000  # kept alive beside those that are being answered
 # Seconds that an engine that hangs, and then the last events, may need after the grace period.
 AFTER_GRACE = 15
+HEAD_SECONDS = 10.0  # for a request's head to arrive
+# Seconds that a client may take no byte of its reply, or not be there at all.
+GONE_SECONDS = 30.0
+LINGER_SECONDS = 2.0  # for a client to close its side of a connection that has ended
 
 log = logging.getLogger(__name__)
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
-    """gunicorn's threaded worker, with errors in the shape that all others have."""
+    """gunicorn's threaded worker, which gives its threads to no client for longer than it may.
+
+    And with errors in the shape that all others have.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.longest = math.inf  # seconds that a request may take, its reply's last byte included
+        self._until: dict[Any, float] = {}  # when each connection must have given its thread back
+        self._orphan = False
+
+    def handle(self, conn: Any) -> Any:
+        """Answer a connection's next request; tells whether another may follow."""
+        if not conn.initialized:
+            _notice_who_is_gone(conn.sock)
+        self._until[conn] = time.monotonic() + HEAD_SECONDS
+        try:
+            keep = super().handle(conn)
+        finally:
+            self._until.pop(conn, None)
+        if not keep:
+            _linger(conn.sock)
+        return keep
+
+    def handle_request(self, req: Any, conn: Any) -> Any:
+        """Answer a request whose head is there."""
+        self._until[conn] = time.monotonic() + self.longest
+        try:
+            return super().handle_request(req, conn)
+        except TimeoutError:  # the kernel gave it up; gunicorn would log a traceback
+            return False
+
+    def is_parent_alive(self) -> bool:
+        """Drain as at SIGTERM when the master was killed; gunicorn would not drain first."""
+        if not self._orphan and not super().is_parent_alive():
+            self._orphan = True
+            os.kill(os.getpid(), signal.SIGTERM)
+        return True
+
+    def murder_pending(self) -> None:
+        """Part with those that hold a thread for too long; the main loop asks once a second."""
+        super().murder_pending()
+        now = time.monotonic()
+        for conn, until in list(self._until.items()):
+            if now > until:
+                with contextlib.suppress(OSError):
+                    conn.sock.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
         """Answer what is no HTTP; gunicorn's own answer is HTML and its log shows the request."""
@@ -60,6 +111,35 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         )
         with contextlib.suppress(OSError):
             client.sendall(head.encode("ascii") + body)
+
+
+def _notice_who_is_gone(connection: socket.socket) -> None:
+    """Have the kernel end a connection whose other end vanished, or takes nothing more."""
+    probe = max(1, round(GONE_SECONDS / 3))
+    options = {
+        "TCP_KEEPIDLE": probe,
+        "TCP_KEEPINTVL": probe,
+        "TCP_USER_TIMEOUT": round(GONE_SECONDS * 1000),
+    }
+    with contextlib.suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in options.items():
+            if hasattr(socket, name):  # not on every system
+                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def _linger(connection: socket.socket) -> None:
+    """Wait in a thread for a client to close its side; gunicorn would in its main loop, for all."""
+    until, left = time.monotonic() + LINGER_SECONDS, 65536
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_WR)
+        while left > 0 and (wait := until - time.monotonic()) > 0:
+            connection.settimeout(wait)
+            if not (read := len(connection.recv(4096))):
+                break
+            left -= read
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RD)  # so that gunicorn finds the end at once
 
 
 class Server(BaseApplication):  # type: ignore[misc]
@@ -103,6 +183,7 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def _started(self, worker: ThreadWorker) -> None:
         """At SIGTERM, first end what runs, and keep answering 503 meanwhile; then stop."""
+        worker.longest = self._settings.deadline + GONE_SECONDS
         stop = worker.handle_exit
 
         def drain(number: int, frame: FrameType | None) -> None:

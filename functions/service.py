@@ -1,5 +1,6 @@
 """What a function holds while its process lives: loaded once, in the background, after any fork."""
 
+import contextlib
 import logging
 import os
 import sys
@@ -121,7 +122,8 @@ class Service(Generic[T]):
 
     def _refuse(self, message: str) -> None:
         """End the whole server: a restart would find the same checkpoint."""
-        print(f"piBLOOM: {message}", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # of a full disk
+            print(f"piBLOOM: {message}", file=sys.stderr, flush=True)
         self._settled.set()
         if self._waited_for:
             time.sleep(LAST_WORDS)

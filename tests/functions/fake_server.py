@@ -8,8 +8,7 @@ import os
 import sys
 import time
 
-from functions import http
-from functions.server import serve
+from functions import http, server
 from model import loader
 from model.errors import ModelError
 from tests.fakes import FakeEngine, byte_tokenizer, fake_model
@@ -32,8 +31,10 @@ def main() -> None:
         return fake_model(engine, **options)
 
     http.BODY_SECONDS = float(os.environ.get("BODY_SECONDS", "10"))
+    server.HEAD_SECONDS = float(os.environ.get("HEAD_SECONDS", "10"))
+    server.GONE_SECONDS = float(os.environ.get("GONE_SECONDS", "30"))
     loader.load = load
-    serve("generate", "127.0.0.1", port)
+    server.serve("generate", "127.0.0.1", port)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What goes wrong behind an ingress: each fault is injected, and nothing is lost silently."""
 
 import contextlib
+import ctypes
 import http.client
 import json
 import os
@@ -8,6 +9,7 @@ import random
 import signal
 import socket
 import statistics
+import struct
 import subprocess
 import sys
 import threading
@@ -21,17 +23,17 @@ from model.bake import bake
 from model.checkpoint import Checkpoint
 from model.loader import default_model
 from tests.functions.conftest import ROOT, Generate
-from tests.functions.test_server import Start, events_of, free_port, start, wait_until
+from tests.functions.test_server import Running, Start, events_of, free_port, start, wait_until
 
 __all__ = ["start"]
 
+Connections = list[http.client.HTTPConnection]
+
 
 def test_a_reader_that_stops_holds_up_nobody(start: Start) -> None:
-    server = start("x" * 3000, 0.001)
+    server = start("x" * 1000, 0.001)
     wait_until(server.is_ready)
-    stalled = server.ask(stream=True)
-    assert stalled.sock is not None
-    stalled.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+    stalled = small_reader(server)
     for _ in range(3):
         other = server.ask(stream=False).getresponse()
         assert other.status == 200
@@ -93,17 +95,25 @@ def test_malformed_bytes_get_an_answer_or_a_closed_socket(start: Start) -> None:
     assert server.is_ready()
 
 
-def test_a_killed_worker_is_replaced(start: Start) -> None:
-    server = start("x" * 300, 0.02)
+def test_a_killed_worker_is_replaced_and_all_its_clients_see_it(start: Start) -> None:
+    server = start("x" * 300, 0.02, PIBLOOM_MAX_BATCH="1")
     wait_until(server.is_ready)
-    reply = server.ask(stream=True).getresponse()
-    reply.readline()
-    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
-    (worker,) = children.read_text().split()
-    os.kill(int(worker), signal.SIGKILL)
-    assert b"event: done" not in what_comes(reply)  # its client sees that it is not whole
-    wait_until(lambda: server.is_ready() and children.read_text().split() != [worker])
+    clients = [post(server), post(server), post(server, stream=False)]
+    clients[0].getresponse().readline()
+    wait_until(lambda: figure(server, "pibloom_waiting ") == 2)
+    killed = workers(server)
+    os.kill(*killed, signal.SIGKILL)
+    for client in clients:
+        with contextlib.suppress(http.client.HTTPException, OSError):
+            assert b"done" not in what_comes(client.getresponse())
+    wait_until(lambda: server.is_ready() and workers(server) != killed)
     assert json.load(server.ask(stream=False).getresponse())["text"]
+
+
+def workers(server: Running) -> list[int]:
+    """The processes that the server started."""
+    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+    return [int(each) for each in children.read_text().split()]
 
 
 def what_comes(reply: http.client.HTTPResponse) -> bytes:
@@ -236,14 +246,264 @@ def test_prompts_at_the_edge_of_the_context(generate: Generate, length: int, sta
         assert (error["prompt_tokens"], error["max_context"]) == (length, 2048)
 
 
-def test_a_deadline_in_the_queue_ends_the_wait(start: Start) -> None:
-    server = start("x" * 3000, 0.01, PIBLOOM_MAX_BATCH="1")
+def test_heads_that_never_end_hold_no_thread_for_long(start: Start) -> None:
+    server = start(PIBLOOM_MAX_BATCH="1", PIBLOOM_MAX_QUEUE="1", HEAD_SECONDS="1")
     wait_until(server.is_ready)
-    running = server.ask(stream=True)
+    clients = [socket.create_connection(("127.0.0.1", server.port), 20) for _ in range(20)]
+    for client in clients:
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost:")
+    wait_until(server.is_ready)  # as many clients as there are threads, twice
+    assert clients[0].recv(65536) == b""
+    for client in clients:
+        client.close()
+
+
+def test_clients_that_never_close_do_not_hold_up_the_others(start: Start) -> None:
+    server = start()
+    wait_until(server.is_ready)
+    clients = [socket.create_connection(("127.0.0.1", server.port), 20) for _ in range(20)]
+    for client in clients:
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    for client in clients:
+        assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
+    began = time.monotonic()
+    assert server.is_ready()
+    assert time.monotonic() - began < 15  # two seconds for each would be forty
+    for client in clients:
+        client.close()
+
+
+def test_a_full_disk_does_not_keep_a_refused_model_alive(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "functions", "tokenize", "--port", str(free_port())]
+    with Path("/dev/full").open("w") as full:
+        environment = os.environ | {"PIBLOOM_MODEL": str(tmp_path)}
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=full, stderr=full)
+    try:
+        assert process.wait(30) == 3
+    finally:
+        process.kill()
+        process.wait()
+
+
+def figure(server: Running, name: str) -> float:
+    """Read one of the server's metrics."""
     connection = server.connect()
-    headers = {"Content-Type": "application/json", "X-Request-Timeout": "0.5"}
-    connection.request("POST", "/", json.dumps({"prompt": "Hi", "stream": True}), headers)
-    said = connection.getresponse().read().decode()
+    connection.request("GET", "/metrics")
+    text = connection.getresponse().read().decode()
+    return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
+
+
+def answered(server: Running, path: str) -> int:
+    """How many requests to a path have ended."""
+    connection = server.connect()
+    connection.request("GET", "/metrics")
+    lines = connection.getresponse().read().decode().splitlines()
+    found = [line for line in lines if line.startswith("pibloom_requests_total{")]
+    return sum(int(line.split()[-1]) for line in found if f'path="{path}"' in line)
+
+
+def post(
+    server: Running, prompt: str = "Hi", path: str = "/", timeout: float = 60, **more: object
+) -> http.client.HTTPConnection:
+    """Ask for a stream, unless `more` says otherwise, and do not wait for it."""
+    connection = server.connect()
+    body = json.dumps({"prompt": prompt, "stream": True} | more)
+    headers = {"Content-Type": "application/json", "X-Request-Timeout": str(timeout)}
+    connection.request("POST", path, body, headers)
+    return connection
+
+
+LONG = "a" * 2000  # 32 steps to read
+
+
+def bring(server: Running, phase: str, stream: bool, timeout: float = 60) -> Connections:
+    """Have a request at the phase; the last connection is its, those before only make it wait."""
+    before = server.steps
+    connections = []
+    if phase == "queued":
+        connections = [post(server)]
+        wait_until(lambda: figure(server, "pibloom_running ") == 1)
+    prompt = LONG if phase == "prefill" else "Hi"
+    connections.append(post(server, prompt, stream=stream, timeout=timeout, max_new_tokens=2000))
+    match phase:
+        case "queued":
+            wait_until(lambda: figure(server, "pibloom_waiting ") == 1)
+        case "prefill" | "decode":
+            wait_until(lambda: server.steps > before + 2)
+    return connections
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("phase", ["queued", "prefill", "decode"])
+def test_a_client_that_leaves_is_noticed_in_each_phase(
+    start: Start, phase: str, stream: bool
+) -> None:
+    server = start("x" * 3000, 0.05, PIBLOOM_MAX_BATCH="1")
+    wait_until(server.is_ready)
+    *others, leaving = bring(server, phase, stream)
+    begun = server.steps
+    leaving.close()
+    name = "pibloom_waiting " if others else "pibloom_running "
+    wait_until(lambda: figure(server, name) == 0)
+    assert figure(server, "pibloom_running ") == len(others)
+    if phase == "prefill":
+        assert server.steps < begun + 25  # it was not read to its end
+    for other in others:
+        other.close()
+
+
+def test_clients_that_leave_while_uploading_cost_no_step(start: Start) -> None:
+    server = start(PIBLOOM_MAX_BATCH="1", PIBLOOM_MAX_QUEUE="1")
+    wait_until(server.is_ready)
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    for _ in range(30):  # three times as many as there are threads
+        with socket.create_connection(("127.0.0.1", server.port), 20) as client:
+            client.sendall(head + b'Content-Length: 100\r\n\r\n{"prompt": "Hi"}')
+    wait_until(lambda: answered(server, "/") == 30)
+    assert server.steps == 0
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_clients_that_leave_at_the_last_token_leave_nothing_behind(
+    start: Start, stream: bool
+) -> None:
+    server = start("x" * 3, 0.01, PIBLOOM_MAX_BATCH="1", PIBLOOM_MAX_QUEUE="1")
+    wait_until(server.is_ready)
+    for _ in range(12):  # more than there are threads
+        steps = server.steps
+        leaving = post(server, stream=stream)
+        wait_until(lambda steps=steps: server.steps >= steps + 4)  # type: ignore[misc]
+        leaving.close()
+        wait_until(lambda: figure(server, "pibloom_running ") == 0)
+    assert json.load(post(server, stream=False).getresponse())["text"] == "xxx"
+
+
+VANISHES = struct.pack("HBBI", 6, 0, 0, 0)  # a packet filter of one instruction: drop all
+
+
+def vanish(connection: http.client.HTTPConnection) -> None:
+    """Be as a machine without power: nothing that comes is acknowledged, and nothing is sent."""
+    assert connection.sock is not None
+    instruction = ctypes.create_string_buffer(VANISHES)
+    program = struct.pack("HP", 1, ctypes.addressof(instruction))
+    connection.sock.setsockopt(socket.SOL_SOCKET, 26, program)  # SO_ATTACH_FILTER
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other kernels have no such filter")
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_vanished_without_a_word_is_given_up(start: Start, stream: bool) -> None:
+    server = start("x" * 3000, 0.05, GONE_SECONDS="1")
+    wait_until(server.is_ready)
+    (client,) = bring(server, "decode", stream)
+    vanish(client)
+    wait_until(lambda: figure(server, "pibloom_running ") == 0)
+
+
+def small_reader(server: Running, timeout: float = 60) -> socket.socket:
+    """Ask for more than the buffers between a server and a client hold."""
+    client = socket.socket()
+    client.settimeout(20)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)  # it sizes the server's buffer
+    client.connect(("127.0.0.1", server.port))
+    body = json.dumps({"prompt": "Hi", "stream": True, "max_tokens": 1500, "logprobs": 20})
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nX-Request-Timeout: {timeout}\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    client.sendall(head.encode() + body.encode())
+    return client
+
+
+def test_a_reader_that_stops_is_given_up(start: Start) -> None:
+    server = start("x" * 3000, 0.001, GONE_SECONDS="1")
+    wait_until(server.is_ready)
+    client = small_reader(server)
+    wait_until(lambda: answered(server, "/v1/completions") == 1)
+    assert figure(server, "pibloom_running ") == 0
+    client.close()
+
+
+def test_a_reader_that_drips_holds_its_thread_for_a_bounded_time(start: Start) -> None:
+    server = start("x" * 3000, 0.001, GONE_SECONDS="2", PIBLOOM_DEADLINE="2")
+    wait_until(server.is_ready)
+    client, ended = small_reader(server), threading.Event()
+
+    def drip() -> None:
+        with contextlib.suppress(OSError):
+            while not ended.wait(0.05) and client.recv(200):
+                pass
+
+    reader = threading.Thread(target=drip)
+    reader.start()
+    try:
+        wait_until(lambda: answered(server, "/v1/completions") == 1)
+    finally:
+        ended.set()
+        reader.join(20)
+        client.close()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("phase", ["queued", "prefill", "decode"])
+def test_sigterm_in_each_phase_tells_the_client(start: Start, phase: str, stream: bool) -> None:
+    server = start("x" * 3000, 0.1, PIBLOOM_MAX_BATCH="1", PIBLOOM_GRACE="0.5")
+    wait_until(server.is_ready)
+    *others, asked = bring(server, phase, stream)
+    server.process.send_signal(signal.SIGTERM)
+    reply = asked.getresponse()
+    said = reply.read()
+    assert reply.status == (200 if stream else 503)
+    assert b'"type":"draining"' in said
+    assert server.process.wait(20) == 0
+    for other in others:
+        other.close()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("phase", ["queued", "prefill", "decode"])
+def test_sigkill_in_each_phase_looks_like_no_whole_reply(
+    start: Start, phase: str, stream: bool
+) -> None:
+    server = start("x" * 3000, 0.05, PIBLOOM_MAX_BATCH="1")
+    wait_until(server.is_ready)
+    *others, asked = bring(server, phase, stream)
+    for process in (server.process.pid, *workers(server)):  # as when a container is killed
+        os.kill(process, signal.SIGKILL)
+    said = b""
+    with contextlib.suppress(http.client.HTTPException, OSError):
+        said = what_comes(asked.getresponse())
+    assert b"finish_reason" not in said
+    wait_until(lambda: is_free(server.port))
+    for other in others:
+        other.close()
+
+
+def is_free(port: int) -> bool:
+    """Whether nobody listens at a port."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_a_worker_without_its_master_finishes_and_goes(start: Start) -> None:
+    server = start("x" * 40, 0.05)
+    wait_until(server.is_ready)
+    (asked,) = bring(server, "decode", True)
+    server.process.kill()
+    assert b"event: done" in what_comes(asked.getresponse())
+    wait_until(lambda: is_free(server.port))
+
+
+@pytest.mark.parametrize("phase", ["loading", "queued", "prefill", "decode"])
+def test_a_deadline_holds_in_each_phase(start: Start, phase: str) -> None:
+    loading = "30" if phase == "loading" else "0"
+    server = start("x" * 3000, 0.1, PIBLOOM_MAX_BATCH="1", LOAD_SECONDS=loading)
+    wait_until(server.is_up if phase == "loading" else server.is_ready)
+    *others, late = bring(server, phase, True, timeout=1)
+    said = late.getresponse().read().decode()
     assert events_of(said)[-1] == "error"
-    assert '"deadline"' in said
-    running.close()
+    assert '"type":"deadline"' in said
+    state = "generating" if phase == "decode" else phase
+    assert said.rindex(f'"state":"{state}"') == said.rindex('"state":')
+    if phase != "loading":
+        wait_until(lambda: figure(server, "pibloom_running ") == len(others))
+    for other in others:
+        other.close()
