@@ -213,7 +213,8 @@ def table(results: Result) -> str:
         "# The engine beside its peers",
         "",
         "Made by `make bench`: a random BLOOM-560m, tokens a second, medians of"
-        f" {max(map(len, results['rounds'].values()))} interleaved rounds.",
+        f" {max(map(len, results['rounds'].values()))} interleaved rounds, in each of which the"
+        " fastest of three runs counts.",
         "",
         *(f"- {name}: {value}" for name, value in results["machine"].items()),
         "",

@@ -15,19 +15,33 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
+from functions.generate import jobs
 from model import scheduler as scheduling
 from model.bake import bake
+from model.baked import BakedModel
 from model.checkpoint import Checkpoint
+from model.engine import Work
 from model.loader import default_model
+from model.native_engine import NativeEngine
+from model.generation import Request
 from tests.functions.conftest import ROOT, Generate
+from tests.functions.test_common import random_json
 from tests.functions.test_server import Running, Start, events_of, free_port, start, wait_until
 
 __all__ = ["start"]
 
 Connections = list[http.client.HTTPConnection]
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody reads these servers' output, and a full pipe would stop them."""
+    monkeypatch.setenv("PIBLOOM_LOG_LEVEL", "ERROR")
 
 
 def test_a_reader_that_stops_holds_up_nobody(start: Start) -> None:
@@ -67,7 +81,7 @@ def test_a_full_queue_answers_two_hundred_at_once(start: Start) -> None:
 
 
 def test_malformed_bytes_get_an_answer_or_a_closed_socket(start: Start) -> None:
-    server = start("x" * 5, 0.001, PIBLOOM_LOG_LEVEL="ERROR")
+    server = start("x" * 5, 0.001)
     wait_until(server.is_ready)
     chance = random.Random(5)
     good = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
@@ -93,6 +107,57 @@ def test_malformed_bytes_get_an_answer_or_a_closed_socket(start: Start) -> None:
         assert b"Traceback" not in answer
         assert b"<html" not in answer.lower()
     assert server.is_ready()
+
+
+def test_ten_thousand_malformed_bodies_cost_no_step(generate: Generate, tokenize: Any) -> None:
+    """With the 400 above: cut short, with bytes inserted, of the wrong type, or not as described."""
+    chance = random.Random(11)
+    for client in (generate.client, tokenize):
+        described = described_bodies(client.get("/openapi.json").json)
+        sent = 0
+        while sent < 4800:
+            path = chance.choice(list(described))
+            names, validator = described[path]
+            given = {name: random_json(chance, names) for name in chance.sample(names, 1)}
+            data, type_ = json.dumps(given | {"x": 1} if chance.random() < 0.1 else given), ""
+            at, kind = chance.randrange(1, len(data)), chance.randrange(8)
+            raw = data.encode()
+            if kind == 0:
+                raw = raw[:at]
+            elif kind == 1:
+                raw = raw[:at] + chance.randbytes(2) + raw[at:]
+            elif kind == 2:
+                type_ = chance.choice(["text/plain", "multipart/form-data", "application/xml", "?"])
+            if not type_ and not is_malformed(raw, validator):
+                continue
+            reply = client.post(path, data=raw, content_type=type_ or "application/json")
+            assert 400 <= reply.status_code < 500, (path, raw, reply.data)
+            error = reply.get_json()["error"]
+            assert error["code"] == reply.status_code
+            assert {"type", "message", "param"} <= set(error)
+            sent += 1
+    assert not generate.engine.steps
+    assert generate.post({"prompt": "Hi"}).status_code == 200
+
+
+def described_bodies(document: Any) -> dict[str, tuple[list[str], Draft202012Validator]]:
+    """The fields of each path's body, and what tells whether one is as described."""
+    found = {}
+    for path, operations in document["paths"].items():
+        if body := operations.get("post", {}).get("requestBody"):
+            schema = body["content"]["application/json"]["schema"]
+            name = schema["$ref"].rpartition("/")[2]
+            names = list(document["components"]["schemas"][name]["properties"])
+            validator = Draft202012Validator(schema | {"components": document["components"]})
+            found[path] = names, validator
+    return found
+
+
+def is_malformed(raw: bytes, validator: Draft202012Validator) -> bool:
+    try:
+        return not validator.is_valid(json.loads(raw.decode()))
+    except ValueError:
+        return True
 
 
 def test_a_killed_worker_is_replaced_and_all_its_clients_see_it(start: Start) -> None:
@@ -196,20 +261,19 @@ def test_a_model_cut_short_under_the_server_ends_it_and_is_refused(tmp_path: Pat
         process.wait()
 
 
-def test_a_model_replaced_by_renaming_disturbs_nobody(tmp_path: Path) -> None:
-    from model.baked import BakedModel
-    from model.engine import Work
-    from model.native_engine import NativeEngine
-
+def test_a_model_baked_anew_over_the_one_that_is_served_disturbs_nobody(tmp_path: Path) -> None:
     path = tmp_path / "model.bloom"
     bake(Checkpoint.open(default_model()), path)
     engine = NativeEngine(BakedModel(path), threads=1)
-    other = tmp_path / "new.bloom"
-    bake(Checkpoint.open(default_model()), other, bits=4)
-    other.rename(path)
-    (logits,) = engine.forward([Work(engine.new_sequence(), [5, 6])])
-    assert logits is not None
-    assert logits.top(1)
+
+    def likeliest() -> list[tuple[int, float]]:
+        (logits,) = engine.forward([Work(engine.new_sequence(), [5, 6])])
+        assert logits is not None
+        return logits.top(5)
+
+    before = likeliest()
+    bake(Checkpoint.open(default_model()), path, bits=4)
+    assert likeliest() == before
     assert BakedModel(path).bits == 4
 
 
@@ -283,6 +347,42 @@ def test_a_full_disk_does_not_keep_a_refused_model_alive(tmp_path: Path) -> None
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.parametrize("hours", [-5, 5])
+def test_a_wall_clock_that_jumps_is_nothing_to_deadlines_and_heartbeats(
+    generate: Generate, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    right = time.time
+    monkeypatch.setattr(jobs, "HEARTBEAT", 0.5)
+
+    def jump() -> None:
+        generate.engine.before_step = lambda: None
+        monkeypatch.setattr(time, "time", lambda: right() + 3600 * hours)
+        threading.Event().wait(1.5)  # a step that takes its time, for heartbeats
+
+    generate.engine.before_step = jump
+    said = generate.post({"prompt": "Hi", "stream": True}, headers={"X-Request-Timeout": "60"}).text
+    assert events_of(said)[-1] == "done"
+    assert ": keep-alive" in said
+
+    generate.engine.running.clear()
+
+    def jump_while_held() -> None:
+        monkeypatch.setattr(time, "time", lambda: right() + 7200 * hours)
+
+    timer = threading.Timer(0.2, jump_while_held)
+    timer.start()
+    late = generate.post({"prompt": "Hi"}, headers={"X-Request-Timeout": "1"})
+    assert late.status_code == 504
+    scheduler = generate.service.get().scheduler
+    held = [scheduler.submit(Request((5, 6), 3)) for _ in range(3)]
+    refused = generate.post({"prompt": "Hi"})
+    assert refused.status_code == 429
+    assert 1 <= int(refused.headers["Retry-After"]) < 60
+    generate.engine.running.set()
+    for each in held:
+        list(each.events())
 
 
 def figure(server: Running, name: str) -> float:
