@@ -26,9 +26,9 @@ from model.bake import bake
 from model.baked import BakedModel
 from model.checkpoint import Checkpoint
 from model.engine import Work
+from model.generation import Request
 from model.loader import default_model
 from model.native_engine import NativeEngine
-from model.generation import Request
 from tests.functions.conftest import ROOT, Generate
 from tests.functions.test_common import random_json
 from tests.functions.test_server import Running, Start, events_of, free_port, start, wait_until
@@ -110,7 +110,7 @@ def test_malformed_bytes_get_an_answer_or_a_closed_socket(start: Start) -> None:
 
 
 def test_ten_thousand_malformed_bodies_cost_no_step(generate: Generate, tokenize: Any) -> None:
-    """With the 400 above: cut short, with bytes inserted, of the wrong type, or not as described."""
+    """With the 400 above: cut short, bytes put in, the wrong type, or not as described."""
     chance = random.Random(11)
     for client in (generate.client, tokenize):
         described = described_bodies(client.get("/openapi.json").json)
@@ -118,7 +118,8 @@ def test_ten_thousand_malformed_bodies_cost_no_step(generate: Generate, tokenize
         while sent < 4800:
             path = chance.choice(list(described))
             names, validator = described[path]
-            given = {name: random_json(chance, names) for name in chance.sample(names, 1)}
+            count = chance.randrange(1, 1 + min(4, len(names)))
+            given = {name: random_json(chance, names) for name in chance.sample(names, count)}
             data, type_ = json.dumps(given | {"x": 1} if chance.random() < 0.1 else given), ""
             at, kind = chance.randrange(1, len(data)), chance.randrange(8)
             raw = data.encode()
@@ -164,15 +165,14 @@ def test_a_killed_worker_is_replaced_and_all_its_clients_see_it(start: Start) ->
     server = start("x" * 300, 0.02, PIBLOOM_MAX_BATCH="1")
     wait_until(server.is_ready)
     clients = [post(server), post(server), post(server, stream=False)]
-    clients[0].getresponse().readline()
     wait_until(lambda: figure(server, "pibloom_waiting ") == 2)
-    killed = workers(server)
-    os.kill(*killed, signal.SIGKILL)
+    (killed,) = workers(server)
+    os.kill(killed, signal.SIGKILL)
     for client in clients:
-        with contextlib.suppress(http.client.HTTPException, OSError):
-            assert b"done" not in what_comes(client.getresponse())
-    wait_until(lambda: server.is_ready() and workers(server) != killed)
-    assert json.load(server.ask(stream=False).getresponse())["text"]
+        with pytest.raises((http.client.HTTPException, OSError)):
+            client.getresponse().read()
+    wait_until(lambda: server.is_ready() and workers(server) != [killed])
+    assert json.load(post(server, stream=False, max_new_tokens=3).getresponse())["text"]
 
 
 def workers(server: Running) -> list[int]:
@@ -560,7 +560,7 @@ def test_sigterm_in_each_phase_tells_the_client(start: Start, phase: str, stream
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("phase", ["queued", "prefill", "decode"])
-def test_sigkill_in_each_phase_looks_like_no_whole_reply(
+def test_sigkill_in_each_phase_is_an_error_to_the_client(
     start: Start, phase: str, stream: bool
 ) -> None:
     server = start("x" * 3000, 0.05, PIBLOOM_MAX_BATCH="1")
@@ -568,10 +568,8 @@ def test_sigkill_in_each_phase_looks_like_no_whole_reply(
     *others, asked = bring(server, phase, stream)
     for process in (server.process.pid, *workers(server)):  # as when a container is killed
         os.kill(process, signal.SIGKILL)
-    said = b""
-    with contextlib.suppress(http.client.HTTPException, OSError):
-        said = what_comes(asked.getresponse())
-    assert b"finish_reason" not in said
+    with pytest.raises((http.client.HTTPException, OSError)):
+        asked.getresponse().read()
     wait_until(lambda: is_free(server.port))
     for other in others:
         other.close()
