@@ -106,14 +106,14 @@ def _until_ready(process: "subprocess.Popen[bytes]", port: int) -> float:
 
 
 def _memory_of(parent: int) -> dict[str, int]:
-    """Sum a process's and its children's resident bytes: all, and what is theirs alone."""
+    """Sum a process's and its children's resident bytes, what they share once: all, and private."""
     children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    total = {"Rss": 0, "Private": 0}
+    total = {"Pss": 0, "Private": 0}
     for pid in [str(parent), *children]:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
             name, value, *_ = line.split()
-            if name == "Rss:":
-                total["Rss"] += int(value) * 1024
+            if name == "Pss:":
+                total["Pss"] += int(value) * 1024
             elif name == "Private_Dirty:":
                 total["Private"] += int(value) * 1024
     return total
@@ -245,13 +245,16 @@ def table(results: Result) -> str:
             f" {CONTEXTS[0]} tokens is {share:.0%} of what {speeds[name]:.1f} GB/s would allow"
         )
     lines += ["", "## The function, from the start of its process", ""]
-    lines += ["| | ready, s | first token over HTTP, s | resident, MB | of these private, MB |"]
-    lines += ["|---|---|---|---|---|"]
+    lines += [
+        "| | ready, s | first token over HTTP, s | resident, MB | of it private, MB | file, MB |"
+    ]
+    lines += ["|---|---|---|---|---|---|"]
     for name, found in results["function"].items():
         memory = found["memory"]
         lines.append(
             f"| {name} | {found['ready']:.2f} | {found['first token']:.2f}"
-            f" | {memory['Rss'] / 1e6:.0f} | {memory['Private'] / 1e6:.0f} |"
+            f" | {memory['Pss'] / 1e6:.0f} | {memory['Private'] / 1e6:.0f}"
+            f" | {results['files'].get(name, 0) / 1e6:.0f} |"
         )
     return "\n".join(lines) + "\n"
 

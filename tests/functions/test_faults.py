@@ -529,7 +529,7 @@ def test_a_reader_that_drips_holds_its_thread_for_a_bounded_time(start: Start) -
 
     def drip() -> None:
         with contextlib.suppress(OSError):
-            while not ended.wait(0.05) and client.recv(200):
+            while not ended.wait(0.05) and client.recv(1000):
                 pass
 
     reader = threading.Thread(target=drip)
