@@ -18,3 +18,18 @@ def test_of_a_burst_at_zero_no_request_is_lost(cluster: Cluster) -> None:
         assert reply.status in (429, 503)
         assert reply.retry_after
     assert sum(reply.last == "done" for reply in replies) >= BURST // 2
+
+
+def test_of_many_short_streams_none_is_cut(cluster: Cluster) -> None:
+    """A reply that begins at once must not make Go's proxies close the request under it.
+
+    Without the annotation features.knative.dev/http-full-duplex one in sixteen was cut here.
+    """
+    body = {"prompt": PROMPT, "max_new_tokens": 1}
+    cluster.stream("generate", body)
+
+    def ask_again_and_again(_: int) -> list[str]:
+        return [cluster.stream("generate", body).broken for _ in range(20)]
+
+    broken = [each for found in in_parallel(16, ask_again_and_again) for each in found if each]
+    assert not broken

@@ -222,3 +222,10 @@ def test_build_sh_puts_in_the_images_digests(overlay: str, service: str, tmp_pat
     )
     built = services(kustomize(tmp_path))[service]["spec"]["template"]["spec"]
     assert built["containers"][0]["image"] == f"pi:32000/{name}@{digest}"
+
+
+@every_overlay
+@every_service
+def test_a_reply_may_begin_while_its_request_is_still_open(overlay: str, service: str) -> None:
+    template = overlay_services(overlay)[service]["spec"]["template"]
+    assert template["metadata"]["annotations"]["features.knative.dev/http-full-duplex"] == "Enabled"
