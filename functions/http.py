@@ -56,6 +56,7 @@ _TYPES = {
     "array": "a list",
     "object": "an object",
 }
+_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 _PROBES = {"/healthz", "/readyz"}
 _ALLOWED_HEADERS = (
     "Authorization, Content-Type, X-API-Key, X-Request-Id, X-Request-Timeout, traceparent"
@@ -80,11 +81,13 @@ class Routes:
         if request.method == "OPTIONS" and (allowed := list(adapter.allowed_methods())):
             return Response(status=204, headers={"Allow": ", ".join(sorted([*allowed, "OPTIONS"]))})
         try:
-            handler, found = adapter.match(method=request.method)
+            rule, found = adapter.match(method=request.method, return_rule=True)
         except WerkzeugNotFound:
             raise NotFound("there is nothing at this path") from None
         except WerkzeugMethodNotAllowed as error:
             raise MethodNotAllowed(request.method, sorted(error.valid_methods or ())) from None
+        g.route = rule.rule
+        handler: Handler = rule.endpoint
         response: Response = handler(request, **found)
         return response
 
@@ -136,12 +139,13 @@ def install(app: Flask, settings: Settings, metrics: Registry) -> None:
             response.headers["Access-Control-Allow-Methods"] = "GET, POST, OPTIONS"
             response.headers["Access-Control-Allow-Headers"] = _ALLOWED_HEADERS
             response.headers["Access-Control-Max-Age"] = "600"
-        # Only paths that exist: others would let a stranger fill the memory with counters.
-        path = request.path if response.status_code not in (404, 401) else "other"
+        # Only what exists: the rest would let a stranger fill the memory with counters.
+        path: str = g.get("route", "other")
+        method = request.method if request.method in _METHODS else "other"
 
         def end(started: float = g.started) -> None:
             seconds = time.perf_counter() - started
-            answered.add(path=path, method=str(fields["method"]), code=str(fields["status"]))
+            answered.add(path=path, method=method, code=str(fields["status"]))
             took.observe(seconds)
             fields["ms"] = round(seconds * 1000, 1)
             log.info("%(method)s %(path)s", fields, extra={"fields": fields})
@@ -241,6 +245,9 @@ def read_body(request: Request, type_: type[Body]) -> Body:
     if request.mimetype != "application/json":
         given = request.mimetype or "nothing"
         raise UnsupportedMediaType(f"Content-Type must be application/json, not {given[:80]}")
+    coding = request.headers.get("Content-Encoding", "identity")
+    if coding.lower() != "identity":
+        raise UnsupportedMediaType(f"a body is taken as it is, without {_short(coding)}")
     try:
         raw = msgspec.json.decode(request.get_data())
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

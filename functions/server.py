@@ -4,6 +4,7 @@ import contextlib
 import logging
 import math
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -107,7 +108,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         reason = "Bad Request" if error.status == 400 else "Internal Server Error"
         head = (
             f"HTTP/1.1 {error.status} {reason}\r\nConnection: close\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+            f"X-Content-Type-Options: nosniff\r\nX-Request-Id: {secrets.token_hex(16)}\r\n\r\n"
         )
         with contextlib.suppress(OSError):
             client.sendall(head.encode("ascii") + body)

@@ -35,7 +35,7 @@ class Logits(Protocol):
         """Return log Σ exp(logit / temperature) over all ids but those in `without`."""
 
 
-MAX_TOP_K = 1 << 20
+MAX_TOP_K = 1024  # candidates beyond them are never looked at: all of BLOOM's would take seconds
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class SamplingParams:
     """How a reply is drawn; `ValueError` names the first field out of its range."""
 
     temperature: float = 0.8  # 0 takes the likeliest token always
-    top_k: int = 40  # 0 considers every token
+    top_k: int = 40  # 0 considers as many as are ever considered, `MAX_TOP_K`
     top_p: float = 0.95  # 1 considers every token
     repetition_penalty: float = 1.1  # 1 leaves repetition alone
     presence_penalty: float = 0.0  # taken off the logit of each token that the reply has already
@@ -129,12 +129,15 @@ class Sampler:
                     break
             draw *= mass
             likeliest_first = iter(nucleus)
-        below, last = 0.0, -1
+        below, seen = 0.0, []
         for id_, probability in likeliest_first:
-            below, last = below + probability, id_
+            below += probability
+            seen.append((id_, below))
             if draw < below:
-                break
-        return last  # of all, where rounding kept the sum under the draw
+                return id_
+        # What is left was never looked at, or is a rounding error: share it out among the others.
+        draw = (draw - below) / max(1e-12, 1 - below) * below
+        return next((id_ for id_, upto in seen if draw < upto), seen[-1][0])
 
     def _penalized(self, logits: Logits) -> dict[int, float]:
         """Return the new logits of the tokens that a penalty (Keskar et al. 2019) or bias meets."""
@@ -164,9 +167,9 @@ class Sampler:
                 while waiting and waiting[0][1] > pair[1]:
                     yield waiting.popleft()
                 yield pair
-            if len(top) < count:
+            if len(top) < count or count == MAX_TOP_K:
                 break
-            told, count = count, count * 8
+            told, count = count, min(count * 8, MAX_TOP_K)
         yield from waiting
 
 

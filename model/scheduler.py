@@ -93,6 +93,7 @@ class Scheduler:
     ) -> None:
         memory = engine.kv_tokens_total
         self.max_context = min(engine.config.max_context, memory or engine.config.max_context)
+        self.most_at_once = max_batch + max_queue  # generations, running and waiting
         self._engine, self._tokenizer = engine, tokenizer
         self._max_batch, self._max_queue, self._chunk = max_batch, max_queue, prefill_chunk
         self._max_queue_tokens = max_queue_tokens

@@ -42,7 +42,14 @@ def submit(
     """
     try:
         model.scheduler.check_room()  # a request that is refused should cost nothing
-        return model.scheduler.submit_all(make())
+        requests = make()
+        if len(requests) > model.scheduler.most_at_once:
+            raise errors.InvalidField(
+                f"{len(requests)} replies are asked for at once; at most"
+                f" {model.scheduler.most_at_once} fit here",
+                param="n",
+            )
+        return model.scheduler.submit_all(requests)
     except ChatError as error:
         raise errors.InvalidField(str(error), param="messages") from None
     except scheduler.ContextFull as error:

@@ -18,7 +18,7 @@ from functions import errors, sse
 from functions.generate import jobs
 from functions.http import as_api_error, json_reply, read_body
 from model import generation, loader
-from model.tokenizer import StreamDecoder
+from model.tokenizer import NEVER_DRAWN, StreamDecoder
 
 COMPLETION_TOKENS = 16  # of a completion that names none, as OpenAI has it
 MOST_TOKENS = 4096
@@ -43,7 +43,13 @@ class Message(msgspec.Struct, forbid_unknown_fields=True):
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Text | Annotated[list[TextPart], Meta(min_length=1)]
-    name: str | None = None
+    # What a reply's own message holds, and comes back with it in the next turn.
+    name: None = None
+    refusal: None = None
+    annotations: Annotated[list[Any], Meta(max_length=0)] | None = None
+    audio: None = None
+    function_call: None = None
+    tool_calls: None = None
 
     def plain(self) -> dict[str, str]:
         """Return it as chat templates take it."""
@@ -74,10 +80,12 @@ class Common(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     temperature: Annotated[float, Meta(ge=0, le=5)] | None = None
-    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
-    logit_bias: dict[str, Annotated[float, Meta(ge=-100, le=100)]] | None = None
+    logit_bias: (
+        Annotated[dict[str, Annotated[float, Meta(ge=-100, le=100)]], Meta(max_length=300)] | None
+    ) = None
     user: str | None = None  # who asks is nothing to a model
     # Not OpenAI's, but of the servers that people come from.
     top_k: Annotated[int, Meta(ge=0, le=1000)] | UnsetType = UNSET
@@ -157,6 +165,7 @@ class Api:
         deadline = jobs.deadline_of(request, self._longest)
         model = self._get()
         _check_name(model, body.model)
+        _check_stream(body)
         of_prompt = bool(body.echo) and body.logprobs is not None
         if of_prompt and body.stream:
             raise errors.InvalidField("echo with logprobs cannot be streamed", param="echo")
@@ -178,7 +187,6 @@ class Api:
                 for place in range(body.n or 1)
             ]
 
-        submitted = jobs.submit(model, make, "prompt")
         choices = []
         for ids in prompts:
             for _ in range(body.n or 1):
@@ -187,6 +195,7 @@ class Api:
                     choice.decoder = StreamDecoder(model.tokenizer)
                     choice.push(generation.Token(ids[0], choice.decoder.push(ids[0])))
                 choices.append(choice)
+        submitted = jobs.submit(model, make, "prompt")
         return self._answer(request, model, body, submitted, choices, _Completion(model))
 
     def chat(self, request: HttpRequest) -> Response:
@@ -197,6 +206,12 @@ class Api:
         _check_name(model, body.model)
         if body.top_logprobs is not None and not body.logprobs:
             raise errors.InvalidField("top_logprobs needs logprobs", param="top_logprobs")
+        _check_stream(body)
+        if body.max_tokens is not None and body.max_completion_tokens is not None:
+            raise errors.InvalidField(
+                "max_completion_tokens is the newer name of max_tokens: give one",
+                param="max_tokens",
+            )
         sampling = _sampling(model, body)
         limit = body.max_completion_tokens or body.max_tokens
 
@@ -216,8 +231,8 @@ class Api:
                 for place in range(body.n or 1)
             ]
 
+        choices = [Choice(trims=True) for _ in range(body.n or 1)]
         submitted = jobs.submit(model, make, "messages")
-        choices = [Choice(trims=True) for _ in submitted]
         return self._answer(request, model, body, submitted, choices, _Chat(model))
 
     def _answer(
@@ -236,8 +251,6 @@ class Api:
             response = Response(lines, headers=sse.HEADERS)
             response.call_on_close(lambda: jobs.cancel(submitted))
             return response
-        if body.stream_options is not None:
-            raise errors.InvalidField("stream_options needs stream", param="stream_options")
         try:
             for found in jobs.events(submitted, request):
                 if found is not None:
@@ -471,6 +484,11 @@ def _of(token: generation.Token) -> generation.Likelihood:
     return token.likelihood
 
 
+def _check_stream(body: Common) -> None:
+    if body.stream_options is not None and not body.stream:
+        raise errors.InvalidField("stream_options needs stream", param="stream_options")
+
+
 def _check_name(model: loader.Model, name: str | None) -> None:
     if name is not None and name != model.info.name:
         raise errors.ModelNotFound(
@@ -488,6 +506,8 @@ def _sampling(model: loader.Model, body: Common) -> Any:
     for name in ("top_k", "repetition_penalty"):
         if (value := getattr(body, name)) is not UNSET:
             given[name] = value
+    if given.get("top_p") == 0:
+        given["top_p"] = 1e-9  # OpenAI's own smallest value: the likeliest token alone
     if body.logit_bias:
         given["logit_bias"] = tuple(_biases(model, body.logit_bias))
     return replace(model.sampling, **given)
@@ -495,12 +515,14 @@ def _sampling(model: loader.Model, body: Common) -> Any:
 
 def _biases(model: loader.Model, biases: dict[str, float]) -> Iterator[tuple[int, float]]:
     for key, bias in biases.items():
-        if not key.isdecimal() or int(key) >= model.tokenizer.size:
+        id_ = int(key) if key.isascii() and key.isdecimal() and len(key) < 10 else -1
+        if not 0 <= id_ < model.tokenizer.size or id_ in NEVER_DRAWN:
             raise errors.InvalidField(
-                f"logit_bias: each key must be the id of a token, below {model.tokenizer.size}",
+                "logit_bias: each key must be the id of a token that can be drawn, below"
+                f" {model.tokenizer.size}",
                 param="logit_bias",
             )
-        yield int(key), bias
+        yield id_, bias
 
 
 def _seeded(sampling: Any, place: int) -> Any:

@@ -232,3 +232,16 @@ def test_what_cannot_be_done_is_refused_by_name(generate: Generate) -> None:
     refused = generate.client.post("/v1/chat/completions", json=body)
     assert refused.status_code == 422
     assert refused.json["error"]["message"] == "the field tools is not supported"
+
+
+def test_a_compressed_body_is_refused(tokenize: Any) -> None:
+    assert post(tokenize, **{"Content-Encoding": "gzip"}).status_code == 415
+
+
+def test_strangers_cannot_fill_the_memory_with_counters(tokenize: Any) -> None:
+    for number in range(20):
+        tokenize.post(f"/stranger{number}", data=b"x" * (1 << 21))
+        tokenize.open("/", method=f"FOO{number}")
+        tokenize.get(f"/v1/models/{number}")
+    lines = [x for x in tokenize.get("/metrics").text.splitlines() if "requests_total{" in x]
+    assert len(lines) < 8

@@ -205,3 +205,38 @@ def test_many_choices_leave_places_to_others(generate: Generate) -> None:
                 admitted.append(sequence.prompt)
     order = [prompt for prompt in admitted if prompt in ([5, 6], [7, 8], [9, 10])]
     assert order[:3] == [[5, 6], [7, 8], [9, 10]]
+
+
+def test_a_reply_can_be_sent_back_as_it_came(client: openai.OpenAI) -> None:
+    """The usual second turn."""
+    talk: list[Any] = [{"role": "user", "content": "Hi"}]
+    first = client.chat.completions.create(model="fake", messages=talk)
+    talk += [first.choices[0].message, {"role": "user", "content": "And?"}]
+    assert client.chat.completions.create(model="fake", messages=talk).choices[0].message.content
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+def test_what_is_refused_leaves_nothing_running(generate: Generate, path: str) -> None:
+    generate.engine.running.clear()
+    body = {"n": 4, "stream_options": {"include_usage": True}}
+    body |= {"prompt": "Hi"} if path == "/v1/completions" else CHAT
+    assert generate.client.post(path, json=body).status_code == 422
+    figures = generate.service.get().scheduler.figures()
+    generate.engine.running.set()
+    assert figures["running"] == figures["waiting"] == 0
+
+
+def test_more_replies_than_ever_fit_are_no_reason_to_try_again(generate: Generate) -> None:
+    refused = generate.client.post("/v1/completions", json={"prompt": ["x"] * 64})
+    assert (refused.status_code, refused.json["error"]["param"]) == (422, "n")
+
+
+@pytest.mark.parametrize("key", ["9" * 5000, "-1", "٣", "3", "1"])
+def test_a_bias_is_for_an_id_that_can_be_drawn(generate: Generate, key: str) -> None:
+    refused = generate.client.post("/v1/chat/completions", json=CHAT | {"logit_bias": {key: 1}})
+    assert (refused.status_code, refused.json["error"]["param"]) == (422, "logit_bias")
+
+
+def test_the_smallest_top_p_takes_the_likeliest_token(generate: Generate) -> None:
+    reply = generate.client.post("/v1/chat/completions", json=CHAT | {"top_p": 0})
+    assert reply.json["choices"][0]["message"]["content"] == REPLY.lstrip()
