@@ -202,23 +202,18 @@ def test_a_full_disk_for_logs_stops_no_answer() -> None:
     port = free_port()
     command = [sys.executable, "-m", "functions", "tokenize", "--port", str(port)]
     with Path("/dev/full").open("w") as full:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=full, stderr=full)
+        environment = os.environ | {"PIBLOOM_LOG_LEVEL": "INFO"}
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=full, stderr=full)
     try:
-
-        def ask() -> int:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-            body = json.dumps({"text": "Hi"})
-            connection.request("POST", "/", body, {"Content-Type": "application/json"})
-            return connection.getresponse().status
-
-        def answers() -> bool:
-            try:
-                return ask() == 200
-            except OSError:
-                return False
-
-        wait_until(answers)
-        assert [ask() for _ in range(5)] == [200] * 5
+        server = Running(process, port, Path(os.devnull))
+        wait_until(server.is_ready)
+        connection = server.connect()  # one for all: a failure would close it
+        for _ in range(5):
+            connection.request("POST", "/", '{"text": "Hi"}', {"Content-Type": "application/json"})
+            assert json.load(connection.getresponse())["count"] >= 1
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+            client.sendall(b"no HTTP\r\n\r\n")  # which is logged before it is answered
+            assert client.recv(65536).startswith(b"HTTP/1.1 400 ")
     finally:
         process.kill()
         process.wait()
