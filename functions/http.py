@@ -34,11 +34,12 @@ from functions.errors import (
     MethodNotAllowed,
     NotFound,
     NotJson,
+    Overloaded,
     Unauthorized,
     UnsupportedMediaType,
 )
 from functions.metrics import CONTENT_TYPE, Registry
-from functions.settings import Settings, keys_of
+from functions.settings import Settings, keys_of, origins_of
 
 Handler = Callable[..., Response]
 Body = TypeVar("Body")
@@ -46,6 +47,8 @@ Body = TypeVar("Body")
 LEFT = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)  # the last on Linux only
 
 BODY_SECONDS = 10.0  # for a request's body to arrive
+BODIES = 32  # that may be on their way at once; most are there with their head
+_uploads = threading.BoundedSemaphore(BODIES)
 
 # msgspec's names of types are Python's.
 _TYPES = {
@@ -61,6 +64,7 @@ _PROBES = {"/healthz", "/readyz"}
 _ALLOWED_HEADERS = (
     "Authorization, Content-Type, X-API-Key, X-Request-Id, X-Request-Timeout, traceparent"
 )
+_EXPOSED_HEADERS = "Retry-After, X-Request-Id, traceparent"
 _TRACEPARENT = re.compile("00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _REQUEST_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 
@@ -99,7 +103,7 @@ def install(app: Flask, settings: Settings, metrics: Registry) -> None:
     one shape, and headers that keep browsers from guessing.
     """
     keys = [key.encode() for key in keys_of(settings)]
-    origins = {origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()}
+    origins = origins_of(settings)
     answered = metrics.counter("pibloom_requests_total", "Requests by path, method and status.")
     took = metrics.histogram(
         "pibloom_request_seconds", "From a request's arrival to its last byte."
@@ -137,7 +141,8 @@ def install(app: Flask, settings: Settings, metrics: Registry) -> None:
         if (origin := request.headers.get("Origin")) in origins:
             response.headers["Access-Control-Allow-Origin"] = origin or ""
             response.headers["Access-Control-Allow-Methods"] = "GET, POST, OPTIONS"
-            response.headers["Access-Control-Allow-Headers"] = _ALLOWED_HEADERS
+            response.headers["Access-Control-Allow-Headers"] = _asked_headers(request)
+            response.headers["Access-Control-Expose-Headers"] = _EXPOSED_HEADERS
             response.headers["Access-Control-Max-Age"] = "600"
         # Only what exists: the rest would let a stranger fill the memory with counters.
         path: str = g.get("route", "other")
@@ -159,6 +164,12 @@ def install(app: Flask, settings: Settings, metrics: Registry) -> None:
     app.register_error_handler(Exception, answer)
     # "//" is simply another path; Flask would redirect it, in HTML.
     app.url_map.merge_slashes = app.url_map.redirect_defaults = False
+
+
+def _asked_headers(request: Request) -> str:
+    """Return what a browser may send: what it asks for, such as the many of OpenAI's client."""
+    asked = request.headers.get("Access-Control-Request-Headers", "")
+    return asked if re.fullmatch(r"[\w\-, ]{1,1000}", asked, re.ASCII) else _ALLOWED_HEADERS
 
 
 def _ids(request: Request) -> tuple[str, str]:
@@ -213,9 +224,20 @@ def take_body(request: Request, limit: int) -> None:
         )
     # A chunked body, whose length nobody announced, is read up to this and then left.
     request.max_content_length = limit + 1
+    if not length and "Transfer-Encoding" not in request.headers:
+        return
+    # Bodies that drip must leave threads to probes.
+    if not _uploads.acquire(timeout=0.5):
+        raise Overloaded("too many requests are being sent at once", retry_after=1)
+    try:
+        _read(request, limit, length)
+    finally:
+        _uploads.release()
+
+
+def _read(request: Request, limit: int, length: int | None) -> None:
     timer = None
-    connection = request.environ.get("gunicorn.socket")
-    if connection and (length or "Transfer-Encoding" in request.headers):
+    if connection := request.environ.get("gunicorn.socket"):
         # One that drips would otherwise hold its thread, and a few of them all threads, for good.
         timer = threading.Timer(BODY_SECONDS, _stop_reading, [connection])
         timer.daemon = True

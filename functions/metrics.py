@@ -80,7 +80,7 @@ class Counter(Metric):
     def samples(self) -> list[str]:
         """Return a line for each set of labels."""
         with self._lock:
-            return [f"{self.name}{key} {value:g}" for key, value in self._values.items()]
+            return [f"{self.name}{key} {_number(value)}" for key, value in self._values.items()]
 
 
 class Read(Metric):
@@ -94,7 +94,7 @@ class Read(Metric):
 
     def samples(self) -> list[str]:
         """Read it."""
-        return [f"{self.name} {self._read():g}"]
+        return [f"{self.name} {_number(self._read())}"]
 
 
 class Histogram(Metric):
@@ -125,7 +125,11 @@ class Histogram(Metric):
             below += count
             shown = "+Inf" if bound == float("inf") else f"{bound:g}"
             lines.append(f'{self.name}_bucket{{le="{shown}"}} {below}')
-        return [*lines, f"{self.name}_sum {total:g}", f"{self.name}_count {below}"]
+        return [*lines, f"{self.name}_sum {_number(total)}", f"{self.name}_count {below}"]
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else repr(float(value))
 
 
 def _labels(labels: Labels) -> str:

@@ -20,20 +20,23 @@ from flask import Flask
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine, ParseException
-from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers.gthread import _DEFER, ThreadWorker
 
 from functions import logs
 from functions.errors import ApiError, BadRequest
+from functions.http import BODIES
 from functions.service import Service
 from functions.settings import Settings
 
 FUNCTIONS = ("generate", "tokenize")
 PROBES = 8  # threads beyond those that generations can hold, so that a probe never waits for one
+SLOW = 16  # threads that may wait for heads that come in pieces; who comes then is turned away
 # Seconds; longer than the proxies in front keep theirs, or they would meet closed sockets.
 KEEPALIVE = 620
 IDLE_CONNECTIONS = 1000  # kept alive beside those that are being answered
 # Seconds that an engine that hangs, and then the last events, may need after the grace period.
 AFTER_GRACE = 15
+FIRST_BYTE_SECONDS = 0.05  # that a thread waits for it
 HEAD_SECONDS = 10.0  # for a request's head to arrive
 # Seconds that a client may take no byte of its reply, or not be there at all.
 GONE_SECONDS = 30.0
@@ -53,16 +56,26 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self.longest = math.inf  # seconds that a request may take, its reply's last byte included
         self._until: dict[Any, float] = {}  # when each connection must have given its thread back
         self._orphan = False
+        self._slow = threading.BoundedSemaphore(SLOW)
 
     def handle(self, conn: Any) -> Any:
         """Answer a connection's next request; tells whether another may follow."""
         if not conn.initialized:
             _notice_who_is_gone(conn.sock)
+            if not conn.data_ready and not conn.wait_for_data(FIRST_BYTE_SECONDS):
+                return _DEFER  # gunicorn's own way to wait for it without a thread
+        slow = _head_is_torn(conn.sock)
+        if slow and not self._slow.acquire(blocking=False):
+            with contextlib.suppress(OSError):
+                conn.sock.shutdown(socket.SHUT_RDWR)  # or the main loop would linger for each
+            return False
         self._until[conn] = time.monotonic() + HEAD_SECONDS
         try:
             keep = super().handle(conn)
         finally:
             self._until.pop(conn, None)
+            if slow:
+                self._slow.release()
         if not keep:
             _linger(conn.sock)
         return keep
@@ -84,8 +97,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def murder_pending(self) -> None:
         """Part with those that hold a thread for too long; the main loop asks once a second."""
-        super().murder_pending()
         now = time.monotonic()
+        for conn in self.pending_conns:  # of which no byte has come
+            conn.timeout = min(conn.timeout, now + HEAD_SECONDS)
+        super().murder_pending()
+        if self.nr_conns >= self.worker_connections and self.keepalived_conns:
+            self.keepalived_conns[0].timeout = now  # make room: its client can come again
+            self.murder_keepalived()
         for conn, until in list(self._until.items()):
             if now > until:
                 with contextlib.suppress(OSError):
@@ -113,6 +131,15 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         )
         with contextlib.suppress(OSError):
             client.sendall(head.encode("ascii") + body)
+
+
+def _head_is_torn(connection: socket.socket) -> bool:
+    """Whether only a part of a request's head is there, so that reading it would wait."""
+    try:
+        there = connection.recv(65536, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except OSError:
+        return False
+    return bool(there) and b"\r\n\r\n" not in there and b"\n\n" not in there
 
 
 def _notice_who_is_gone(connection: socket.socket) -> None:
@@ -157,7 +184,7 @@ class Server(BaseApplication):  # type: ignore[misc]
     def load_config(self) -> None:
         """Set gunicorn's options; its own files and environment variables are not read."""
         settings = self._settings
-        threads = settings.max_batch + settings.max_queue + PROBES
+        threads = settings.max_batch + settings.max_queue + PROBES + SLOW + BODIES
         options = {
             "bind": self._bind,
             "worker_class": "functions.server.Worker",

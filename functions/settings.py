@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -103,14 +104,31 @@ def _parse(name: str, text: str, type_: Any, limits: Mapping[str, Any]) -> Any:
 def keys_of(settings: Settings) -> tuple[str, ...]:
     """Return the keys that may be brought; `SettingError` when their file cannot be read."""
     keys = settings.api_keys.split(",")
+    given = len(keys)
     if settings.api_keys_file:
         try:
             keys += Path(settings.api_keys_file).expanduser().read_text("utf-8").splitlines()
         except (OSError, ValueError):
             raise SettingError("PIBLOOM_API_KEYS_FILE names a file that cannot be read") from None
-        if not any(key.strip() for key in keys):
+        if not any(key.strip() for key in keys[given:]):
             raise SettingError("PIBLOOM_API_KEYS_FILE names a file without a key")
-    return tuple(key.strip() for key in keys if key.strip())
+    found = tuple(key.strip() for key in keys if key.strip())
+    if settings.api_keys and not found:
+        raise SettingError("PIBLOOM_API_KEYS is set, but holds no key")
+    if not all(key.isascii() and key.isprintable() for key in found):
+        raise SettingError("a key must be of ASCII characters that can be printed")
+    return found
+
+
+def origins_of(settings: Settings) -> frozenset[str]:
+    """Return the origins whose pages may call; `SettingError` for what no browser would send."""
+    found = [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]
+    for origin in found:
+        if not re.fullmatch(r"https?://[^/\s*?#@]+", origin):
+            raise SettingError(
+                f"PIBLOOM_CORS_ORIGINS: {origin!r} is no origin such as https://chat.example"
+            )
+    return frozenset(found)
 
 
 def table() -> str:

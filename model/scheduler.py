@@ -9,8 +9,8 @@ import logging
 import queue
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,6 +61,19 @@ class Draining(Exception):
     """The scheduler is shutting down and takes nothing new."""
 
 
+class Observer:
+    """What is told of generations as they go; this one listens to nothing."""
+
+    def started(self, waited: float) -> None:
+        """One got a place, `waited` seconds after its submission."""
+
+    def first_token(self, seconds: float) -> None:
+        """One wrote its first token, `seconds` after its submission."""
+
+    def ended(self, last: Done | Failed, prompt: int, cached: int, written: int) -> None:
+        """One ended: tokens of its prompt, of those known from before, and written."""
+
+
 @dataclass(eq=False)
 class _Running:
     """A generation that has a place in the batch."""
@@ -106,7 +119,7 @@ class Scheduler:
         self._step_since = 0.0  # when the step that runs began
         self._seconds_each = 1.0  # of a generation, smoothed: what Overloaded's estimate rests on
         self._steps = self._step_sequences = 0  # of the engine, and sequences in them
-        self.on_done: Callable[[Done], None] = lambda done: None  # told of each that ends well
+        self.observer = Observer()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -222,7 +235,7 @@ class Scheduler:
         for running in list(self._running):
             self._leave(running, _SHUTTING_DOWN)
         for generation in self._waiting:
-            generation.put(_SHUTTING_DOWN)
+            self._refuse(generation, _SHUTTING_DOWN)
         self._waiting.clear()
 
     def _drop_ended(self) -> None:
@@ -234,7 +247,7 @@ class Scheduler:
         kept: deque[Generation] = deque()
         for generation in self._waiting:
             if failure := _failure(generation, now):
-                generation.put(failure)
+                self._refuse(generation, failure)
             else:
                 kept.append(generation)
         if len(kept) < len(self._waiting):
@@ -254,6 +267,8 @@ class Scheduler:
             )
         ):
             generation = self._first_in_line()
+            if generation is None:
+                break
             request = generation.request
             capacity = min(len(request.prompt) + request.max_new_tokens, self.max_context)
             try:
@@ -262,16 +277,17 @@ class Scheduler:
             except OutOfMemory:
                 if self._running:
                     break  # the first in line waits until others have ended; nobody overtakes it
-                generation.put(Failed("internal", "there is no memory for this request"))
+                self._refuse(generation, Failed("internal", "there is no memory for this request"))
                 sequence = None
             except Exception:
                 log.exception("the engine could not open a sequence")
-                generation.put(Failed("internal", "the engine failed"))
+                self._refuse(generation, Failed("internal", "the engine failed"))
                 sequence = None
             self._waiting.remove(generation)
             admitted = True
             if sequence is None:
                 continue
+            self.observer.started(time.monotonic() - generation.submitted)
             self._running.append(
                 _Running(
                     generation,
@@ -287,13 +303,15 @@ class Scheduler:
         if admitted:
             self._tell_positions()
 
-    def _first_in_line(self) -> Generation:
-        """Pass over those whose companions hold half of the places already, if others wait."""
-        for generation in self._waiting:
-            together = sum(each.generation.shared is generation.shared for each in self._running)
-            if together < max(1, self._max_batch // 2):
-                return generation
-        return self._waiting[0]
+    def _first_in_line(self) -> Generation | None:
+        """Return whose turn it is: of those who have the fewest companions running, the oldest.
+
+        Generations that were submitted together leave a place to others, who may come any time.
+        """
+        running = Counter(each.generation.shared for each in self._running)
+        first = min(self._waiting, key=lambda generation: running[generation.shared])
+        most = max(1, self._max_batch - 1)
+        return first if running[first.shared] < most else None
 
     def _tell_positions(self) -> None:
         for position, generation in enumerate(self._waiting, start=1):
@@ -347,6 +365,8 @@ class Scheduler:
         asked = request.logprobs is not None
         likelihood = self._likelihood(logits, token, request) if asked else None
         running.next = [token]
+        if not running.count:
+            self.observer.first_token(time.monotonic() - generation.submitted)
         running.count += 1
         ended = token == self._engine.config.eos_token_id
         text, stopped = running.stops.push("" if ended else running.decoder.push(token))
@@ -374,7 +394,7 @@ class Scheduler:
     def _done(self, running: _Running, reason: str) -> Done:
         now, generation = time.monotonic(), running.generation
         self._seconds_each += 0.2 * (now - running.started - self._seconds_each)
-        done = Done(
+        return Done(
             text="".join(running.text),
             finish_reason="stop" if reason == "stop" else "length",
             prompt_tokens=len(generation.request.prompt),
@@ -385,8 +405,6 @@ class Scheduler:
             decode_s=now - running.decoding_since,
             cached_tokens=running.cached,
         )
-        self.on_done(done)
-        return done
 
     def _leave(self, running: _Running, last: Done | Failed) -> None:
         self._running.remove(running)
@@ -394,7 +412,15 @@ class Scheduler:
             self._engine.release(running.sequence)
         except Exception:
             log.exception("the engine could not release a sequence")
-        running.generation.put(last)
+        generation = running.generation
+        read = len(generation.request.prompt) if running.decoding_since else 0
+        self.observer.ended(last, read, running.cached, running.count)
+        generation.put(last)
+
+    def _refuse(self, generation: Generation, failure: Failed) -> None:
+        """End a generation that never had a place."""
+        self.observer.ended(failure, 0, 0, 0)
+        generation.put(failure)
 
 
 def _failure(generation: Generation, now: float) -> Failed | None:

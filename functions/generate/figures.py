@@ -4,18 +4,23 @@ from functools import partial
 
 from functions.metrics import Registry
 from functions.service import Service
-from model.generation import Done
+from model.generation import Done, Failed
 from model.loader import Model
+from model.scheduler import Observer
 
 # A Raspberry Pi writes a few tokens a second, a server a hundred and more.
 RATES = (0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 50, 75, 100, 150, 200, 300)
 
 
-class Figures:
-    """Counts generations that ended well, and reads what the scheduler does now."""
+class Figures(Observer):
+    """Counts generations, however they end, and reads what the scheduler does now."""
 
     def __init__(self, metrics: Registry, service: Service[Model]) -> None:
         self._service = service
+        self._generations = metrics.counter(
+            "pibloom_generations_total",
+            "By outcome: stop, length, deadline, cancelled, draining, internal.",
+        )
         self._prompt = metrics.counter("pibloom_prompt_tokens_total", "Tokens of prompts.")
         self._cached = metrics.counter(
             "pibloom_cached_tokens_total", "Tokens of prompts that the prefix cache knew."
@@ -57,16 +62,24 @@ class Figures:
             lambda: service.load_seconds,
         )
 
-    def count(self, done: Done) -> None:
-        """Count a generation."""
-        self._prompt.add(done.prompt_tokens)
-        self._cached.add(done.cached_tokens)
-        self._written.add(done.completion_tokens)
-        self._wait.observe(done.queued_s)
-        self._first.observe(done.queued_s + done.prefill_s)
-        if done.completion_tokens > 1 and done.decode_s > 0:
+    def started(self, waited: float) -> None:
+        """Note how long a generation waited."""
+        self._wait.observe(waited)
+
+    def first_token(self, seconds: float) -> None:
+        """Note when a generation's first token came."""
+        self._first.observe(seconds)
+
+    def ended(self, last: Done | Failed, prompt: int, cached: int, written: int) -> None:
+        """Count a generation, and what it took."""
+        outcome = last.finish_reason if isinstance(last, Done) else last.kind
+        self._generations.add(outcome=outcome)
+        self._prompt.add(prompt)
+        self._cached.add(cached)
+        self._written.add(written)
+        if isinstance(last, Done) and written > 1 and last.decode_s > 0:
             # The first token comes out of prefill; decoding took the time of the others.
-            self._rate.observe((done.completion_tokens - 1) / done.decode_s)
+            self._rate.observe((written - 1) / last.decode_s)
 
     def _now(self, figure: str) -> float:
         model = self._service.peek()

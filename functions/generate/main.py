@@ -56,7 +56,7 @@ def load() -> loader.Model:
         max_queue_tokens=settings.max_queue_tokens,
         chat_template=settings.chat_template,
     )
-    model.scheduler.on_done = figures.count
+    model.scheduler.observer = figures
     return model
 
 

@@ -9,7 +9,8 @@ import functions_framework
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from functions.settings import SettingError, Settings, keys_of
+from functions.metrics import Registry
+from functions.settings import SettingError, Settings, keys_of, origins_of
 from model.generation import Request
 from tests.functions.conftest import ROOT, Generate
 
@@ -109,6 +110,8 @@ def test_generations_are_measured(generate: Generate) -> None:
     assert value("pibloom_generated_tokens", "_total") == 8
     for name in ("queue_wait_seconds", "time_to_first_token_seconds", "tokens_per_second"):
         assert value(f"pibloom_{name}", "_count") == 2
+    (counted,) = families["pibloom_generations"].samples
+    assert (counted.labels, counted.value) == ({"outcome": "length"}, 2)
     assert families["pibloom_steps"].type == "counter"
     assert value("pibloom_steps", "_total") <= value("pibloom_step_sequences", "_total")
     assert value("pibloom_start_seconds") > 0
@@ -245,3 +248,34 @@ def test_strangers_cannot_fill_the_memory_with_counters(tokenize: Any) -> None:
         tokenize.get(f"/v1/models/{number}")
     lines = [x for x in tokenize.get("/metrics").text.splitlines() if "requests_total{" in x]
     assert len(lines) < 8
+
+
+def test_a_pages_own_headers_are_allowed_and_ours_can_be_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = make(monkeypatch, CORS_ORIGINS="https://chat.example")
+    asked = {"Origin": "https://chat.example", "Access-Control-Request-Method": "POST"}
+    asked["Access-Control-Request-Headers"] = "content-type, x-stainless-lang"
+    allowed = client.options("/", headers=asked).headers
+    assert allowed["Access-Control-Allow-Headers"] == "content-type, x-stainless-lang"
+    assert "Retry-After" in allowed["Access-Control-Expose-Headers"]
+
+
+@pytest.mark.parametrize("origins", ["*", "https://a.example/", "a.example"])
+def test_an_origin_that_no_browser_sends_is_refused(origins: str) -> None:
+    with pytest.raises(SettingError, match="PIBLOOM_CORS_ORIGINS"):
+        origins_of(Settings(cors_origins=origins))
+
+
+@pytest.mark.parametrize("keys", [" , ", "kéy"])
+def test_keys_that_are_none_do_not_open_the_door(keys: str) -> None:
+    with pytest.raises(SettingError):
+        keys_of(Settings(api_keys=keys))
+
+
+def test_large_counters_keep_every_digit() -> None:
+    metrics = Registry()
+    counter = metrics.counter("a_total", "A.")
+    counter.add(123_456_789_012)
+    counter.add(1)
+    assert "a_total 123456789013" in metrics.text()

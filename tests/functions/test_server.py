@@ -392,3 +392,17 @@ def test_a_bad_setting_ends_the_server_with_a_sentence() -> None:
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "PIBLOOM_SPEED" in done.stderr
+
+
+def test_torn_heads_and_bodies_leave_threads_to_probes(start: Start) -> None:
+    server = start(BODY_SECONDS="60", HEAD_SECONDS="60")
+    wait_until(server.is_ready)
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    torn = [head[:30]] * 80 + [head + b"Content-Length: 100\r\n\r\n{"] * 40
+    clients = [socket.create_connection(("127.0.0.1", server.port), 10) for _ in torn]
+    for client, data in zip(clients, torn, strict=True):
+        client.sendall(data)
+    time.sleep(0.5)  # until the server has read them all
+    wait_until(server.is_ready)
+    for client in clients:
+        client.close()

@@ -385,3 +385,19 @@ def test_an_engine_that_hangs_while_a_token_is_drawn_is_not_healthy(
     go_on.set()
     finish(generation)
     assert scheduler.healthy
+
+
+def test_many_replies_to_one_leave_places_to_others(start: Start) -> None:
+    """Whoever comes later than two requests for many replies is not served after all of them."""
+    fake = engine("x" * 200)
+    scheduler = start(fake, max_batch=4, max_queue=40)
+    fake.running.clear()
+    crowds = [scheduler.submit_all([request() for _ in range(16)]) for _ in range(2)]
+    single = scheduler.submit(request("a", max_new_tokens=3))
+    fake.running.set()
+    assert isinstance(finish(single)[-1], Done)
+    waiting = scheduler.figures()["waiting"]
+    for crowd in crowds:
+        for generation in crowd:
+            generation.cancel()
+    assert waiting >= 24
