@@ -85,6 +85,7 @@ class Unauthorized(ApiError):
     """No key, or a wrong one."""
 
     status, type = 401, "unauthorized"
+    unread = True  # strangers' bodies are not taken
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -130,6 +131,12 @@ class Overloaded(ApiError):
     """The queue is full."""
 
     status, type = 429, "overloaded"
+
+
+class TooManyUploads(Overloaded):
+    """More bodies are on their way than there is room for."""
+
+    unread = True
 
 
 class Loading(ApiError):

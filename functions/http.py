@@ -34,7 +34,7 @@ from functions.errors import (
     MethodNotAllowed,
     NotFound,
     NotJson,
-    Overloaded,
+    TooManyUploads,
     Unauthorized,
     UnsupportedMediaType,
 )
@@ -114,7 +114,8 @@ def install(app: Flask, settings: Settings, metrics: Registry) -> None:
         g.started, g.arrived = time.perf_counter(), time.monotonic()
         g.request_id, g.trace = _ids(request)
         if request.method == "OPTIONS" and request.headers.get("Origin") in origins:
-            return Response(status=204)  # a browser's question, which carries no key
+            # A browser's question, which carries no key; a body would stay unread, as in errors.
+            return Response(iter(()), status=204)
         open_paths = _PROBES | ({"/metrics"} if settings.open_metrics else set())
         if keys and request.path.rstrip("/") not in open_paths:
             _check_key(request, keys)
@@ -159,7 +160,12 @@ def install(app: Flask, settings: Settings, metrics: Registry) -> None:
         return response
 
     def answer(error: Exception) -> Response:
-        return as_api_error(error).response()
+        known = as_api_error(error)
+        response = known.response()
+        connection = request.environ.get("gunicorn.socket")
+        if known.unread and connection:  # nobody waits for the rest
+            response.call_on_close(lambda: _stop_reading(connection))
+        return response
 
     app.register_error_handler(Exception, answer)
     # "//" is simply another path; Flask would redirect it, in HTML.
@@ -228,7 +234,7 @@ def take_body(request: Request, limit: int) -> None:
         return
     # Bodies that drip must leave threads to probes.
     if not _uploads.acquire(timeout=0.5):
-        raise Overloaded("too many requests are being sent at once", retry_after=1)
+        raise TooManyUploads("too many requests are being sent at once", retry_after=1)
     try:
         _read(request, limit, length)
     finally:

@@ -22,6 +22,7 @@ class Request:
     deadline: float | None = None  # on the clock of time.monotonic(), seconds
     logprobs: int | None = None  # tell each token's log-probability, and of so many likeliest
     prompt_logprobs: bool = False  # of the prompt's tokens too, which are then read one by one
+    background: bool = False  # ends as cancelled when anybody else asks for something
 
     def __post_init__(self) -> None:
         if not self.prompt:
@@ -101,8 +102,11 @@ Event = Queued | Prefill | PromptToken | Token | Done | Failed
 class Generation:
     """A submitted request, as its client holds it: events to read, and a way to cancel."""
 
-    def __init__(self, request: Request, events: "Events | None" = None) -> None:
-        """Take a request; `events` is shared by those that were submitted together."""
+    def __init__(
+        self, request: Request, events: "Events | None" = None, *, alone: bool = True
+    ) -> None:
+        """Take a request; `events` is shared by those that were submitted together, not alone."""
+        self.alone = alone
         self.request = request
         self.submitted = time.monotonic()
         self.shared: Events = queue.SimpleQueue() if events is None else events

@@ -6,6 +6,7 @@ does not stall the others (Yu et al. 2022, Orca; Agrawal et al. 2023, Sarathi).
 """
 
 import logging
+import math
 import queue
 import threading
 import time
@@ -136,7 +137,8 @@ class Scheduler:
             if len(request.prompt) >= self.max_context:
                 raise ContextFull(len(request.prompt), self.max_context)
         events: Events = queue.SimpleQueue()
-        generations = [Generation(request, events) for request in requests]
+        alone = len(requests) == 1
+        generations = [Generation(request, events, alone=alone) for request in requests]
         with self._work:
             self._check_room(len(requests), sum(len(request.prompt) for request in requests))
             for generation in generations:
@@ -202,7 +204,10 @@ class Scheduler:
             queued and queued + tokens > self._max_queue_tokens
         ):
             ahead = len(self._waiting) + len(self._running)
-            raise Overloaded(max(1, round(self._seconds_each * ahead / self._max_batch)))
+            # Those that run now may take longer than those that have ended.
+            ages = [time.monotonic() - running.started for running in self._running]
+            each = max(self._seconds_each, sum(ages) / max(1, len(ages)))
+            raise Overloaded(max(1, math.ceil(each * ahead / self._max_batch)))
 
     def _run(self) -> None:
         try:
@@ -241,6 +246,10 @@ class Scheduler:
     def _drop_ended(self) -> None:
         """Take out what was cancelled or is past its deadline, waiting or running."""
         now = time.monotonic()
+        if any(not generation.request.background for generation in self._waiting):
+            for running in self._running:
+                if running.generation.request.background:
+                    running.generation.cancel()
         for running in list(self._running):
             if failure := _failure(running.generation, now):
                 self._leave(running, failure)
@@ -309,9 +318,10 @@ class Scheduler:
         Generations that were submitted together leave a place to others, who may come any time.
         """
         running = Counter(each.generation.shared for each in self._running)
-        first = min(self._waiting, key=lambda generation: running[generation.shared])
-        most = max(1, self._max_batch - 1)
-        return first if running[first.shared] < most else None
+        in_crowds = sum(not each.generation.alone for each in self._running)
+        full = in_crowds >= max(1, self._max_batch - 1)
+        candidates = [each for each in self._waiting if each.alone or not full]
+        return min(candidates, key=lambda each: running[each.shared], default=None)
 
     def _tell_positions(self) -> None:
         for position, generation in enumerate(self._waiting, start=1):

@@ -149,8 +149,11 @@ def post_warm(request: HttpRequest) -> Response:
     if model is None or not (body.prompt or body.messages) or not model.scheduler.idle:
         return json_reply(answer)
     asked = GenerateBody(body.prompt, body.messages, max_new_tokens=1, temperature=0.0)
-    done = finish(model, asked, submit(model, asked, jobs.deadline_of(request, 30)), request)
-    usage = done["usage"]
+    job = submit(model, asked, jobs.deadline_of(request, 30), background=True)
+    try:
+        usage = finish(model, asked, job, request)["usage"]
+    except errors.ClientGone:
+        return json_reply(answer)  # somebody asked for something, and goes first
     assert isinstance(usage, dict)
     return json_reply(answer | {name: usage[name] for name in ("prompt_tokens", "cached_tokens")})
 
@@ -164,7 +167,9 @@ def get_root(request: HttpRequest) -> Response:
     )
 
 
-def submit(model: loader.Model, body: GenerateBody, deadline: float) -> generation.Generation:
+def submit(
+    model: loader.Model, body: GenerateBody, deadline: float, *, background: bool = False
+) -> generation.Generation:
     """Queue a request; raises the `ApiError` that says why it cannot be."""
     given = {name: value for name in SAMPLING if (value := getattr(body, name)) is not UNSET}
     sampling = replace(model.sampling, seed=body.seed, **given)
@@ -177,7 +182,11 @@ def submit(model: loader.Model, body: GenerateBody, deadline: float) -> generati
         else:
             text = body.prompt or ""
         ids = tuple(model.tokenizer.ids(text))
-        return [generation.Request(ids, body.max_new_tokens, sampling, stop, deadline)]
+        return [
+            generation.Request(
+                ids, body.max_new_tokens, sampling, stop, deadline, background=background
+            )
+        ]
 
     return jobs.submit(model, make, "prompt" if body.messages is None else "messages")[0]
 

@@ -424,10 +424,10 @@ def _stream(
             if (first := form.opening(place, choice)) is not None:
                 yield line(first)
         for found in jobs.events(submitted, request):
+            if time.monotonic() - spoken >= jobs.HEARTBEAT:
+                spoken = time.monotonic()
+                yield sse.HEARTBEAT
             if found is None:
-                if time.monotonic() - spoken >= jobs.HEARTBEAT:
-                    spoken = time.monotonic()
-                    yield sse.HEARTBEAT
                 continue
             place, event = found
             text = _take(choices[place], event)

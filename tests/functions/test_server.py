@@ -5,6 +5,7 @@ import http.client
 import itertools
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -404,5 +405,29 @@ def test_torn_heads_and_bodies_leave_threads_to_probes(start: Start) -> None:
         client.sendall(data)
     time.sleep(0.5)  # until the server has read them all
     wait_until(server.is_ready)
+    for client in clients:
+        client.close()
+
+
+def test_a_body_without_a_key_is_not_taken(start: Start) -> None:
+    server = start(PIBLOOM_API_KEYS="a-key")
+    wait_until(server.is_ready)
+    client = socket.create_connection(("127.0.0.1", server.port), 20)
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    client.sendall(head + b"Content-Length: 1000000000\r\n\r\n{")
+    assert client.recv(65536).startswith(b"HTTP/1.1 401 ")  # though nothing more comes
+    client.close()
+
+
+def test_more_uploads_than_there_is_room_for_are_told_so(start: Start) -> None:
+    server = start(BODY_SECONDS="60")
+    wait_until(server.is_ready)
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    clients = [socket.create_connection(("127.0.0.1", server.port), 20) for _ in range(40)]
+    for client in clients:
+        client.sendall(head + b"Content-Length: 100\r\n\r\n{")
+    ready, _, _ = select.select(clients, [], [], 20)
+    assert ready
+    assert ready[0].recv(65536).startswith(b"HTTP/1.1 429 ")
     for client in clients:
         client.close()

@@ -401,3 +401,17 @@ def test_many_replies_to_one_leave_places_to_others(start: Start) -> None:
         for generation in crowd:
             generation.cancel()
     assert waiting >= 24
+
+
+def test_what_is_read_along_makes_way_for_a_request(start: Start) -> None:
+    fake = engine()
+    scheduler = start(fake, prefill_chunk=8)
+    fake.running.clear()
+    along = scheduler.submit(request("a" * 400, background=True))
+    wait_until(lambda: scheduler.figures()["running"] == 1)
+    asked = scheduler.submit(request("b"))
+    fake.running.set()
+    assert isinstance(finish(asked)[-1], Done)
+    last = finish(along)[-1]
+    assert isinstance(last, Failed)
+    assert last.kind == "cancelled"
