@@ -105,6 +105,7 @@ def install(app: Flask, settings: Settings, metrics: Registry) -> None:
     keys = [key.encode() for key in keys_of(settings)]
     origins = origins_of(settings)
     answered = metrics.counter("pibloom_requests_total", "Requests by path, method and status.")
+    app.extensions["pibloom.answered"] = answered  # for the server: what is no HTTP counts too
     took = metrics.histogram(
         "pibloom_request_seconds", "From a request's arrival to its last byte."
     )

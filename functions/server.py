@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 import time
+from http import HTTPStatus
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,7 +24,7 @@ from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine, ParseExc
 from gunicorn.workers.gthread import _DEFER, ThreadWorker
 
 from functions import logs
-from functions.errors import ApiError, BadRequest
+from functions.errors import ApiError, BadRequest, TooManyUploads
 from functions.http import BODIES
 from functions.service import Service
 from functions.settings import Settings
@@ -64,8 +65,12 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             _notice_who_is_gone(conn.sock)
             if not conn.data_ready and not conn.wait_for_data(FIRST_BYTE_SECONDS):
                 return _DEFER  # gunicorn's own way to wait for it without a thread
-        slow = _head_is_torn(conn.sock)
+        slow = _head_is_torn(conn)
         if slow and not self._slow.acquire(blocking=False):
+            refusal = TooManyUploads("too many requests are being sent at once", retry_after=1)
+            _send(refusal, conn.sock)
+            with contextlib.suppress(OSError):
+                conn.sock.recv(65536, socket.MSG_DONTWAIT)  # what is unread would undo the answer
             with contextlib.suppress(OSError):
                 conn.sock.shutdown(socket.SHUT_RDWR)  # or the main loop would linger for each
             return False
@@ -118,27 +123,39 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             error = BadRequest("the request is not well-formed HTTP")
         else:
             error = ApiError("the server failed to answer this request")
+        request_id = secrets.token_hex(16)
+        fields = {"status": error.status, "request_id": request_id}
         if isinstance(error, BadRequest):
-            log.warning("a request that is no HTTP: %s", type(exc).__name__)
+            log.warning("no HTTP: %s", type(exc).__name__, extra={"fields": fields})
         else:
-            log.error("a request failed: %s", type(exc).__name__, exc_info=exc)
-        body = msgspec.json.encode(error.body())
-        reason = "Bad Request" if error.status == 400 else "Internal Server Error"
-        head = (
-            f"HTTP/1.1 {error.status} {reason}\r\nConnection: close\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-            f"X-Content-Type-Options: nosniff\r\nX-Request-Id: {secrets.token_hex(16)}\r\n\r\n"
-        )
-        with contextlib.suppress(OSError):
-            client.sendall(head.encode("ascii") + body)
+            name = type(exc).__name__
+            log.error("a request failed: %s", name, exc_info=exc, extra={"fields": fields})
+        answered = self.wsgi.extensions["pibloom.answered"]
+        answered.add(path="other", method="other", code=str(error.status))
+        error.headers["X-Request-Id"] = request_id
+        _send(error, client)
 
 
-def _head_is_torn(connection: socket.socket) -> bool:
+def _send(error: ApiError, client: socket.socket) -> None:
+    """Answer where there is no request to answer to."""
+    body = msgspec.json.encode(error.body())
+    headers = error.headers | {
+        "Connection": "close",
+        "Content-Type": "application/json",
+        "Content-Length": str(len(body)),
+        "X-Content-Type-Options": "nosniff",
+    }
+    lines = [f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    with contextlib.suppress(OSError):
+        client.sendall("\r\n".join([*lines, "", ""]).encode("ascii") + body)
+
+
+def _head_is_torn(conn: Any) -> bool:
     """Whether only a part of a request's head is there, so that reading it would wait."""
-    try:
-        there = connection.recv(65536, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    except OSError:
-        return False
+    there: bytes = conn.parser.unreader.buf.getvalue() if conn.initialized else b""
+    with contextlib.suppress(OSError):
+        there += conn.sock.recv(65536, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     return bool(there) and b"\r\n\r\n" not in there and b"\n\n" not in there
 
 

@@ -16,7 +16,7 @@ class Request:
     """One generation to run."""
 
     prompt: tuple[int, ...]
-    max_new_tokens: int = 256
+    max_new_tokens: int = 256  # 0: the prompt is only read
     sampling: SamplingParams = _DEFAULT
     stop: tuple[str, ...] = ()
     deadline: float | None = None  # on the clock of time.monotonic(), seconds
@@ -27,8 +27,8 @@ class Request:
     def __post_init__(self) -> None:
         if not self.prompt:
             raise ValueError("a prompt needs at least one token")
-        if self.max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens must be 1 or more, not {self.max_new_tokens}")
+        if self.max_new_tokens < 0:
+            raise ValueError(f"max_new_tokens must be 0 or more, not {self.max_new_tokens}")
         if self.prompt_logprobs and self.logprobs is None:
             raise ValueError("prompt_logprobs needs logprobs")
 

@@ -370,6 +370,9 @@ class Scheduler:
                     generation.put(PromptToken(token, self._likelihood(logits, token, request)))
                 return
             running.decoding_since = time.monotonic()
+            if not request.max_new_tokens:
+                self._leave(running, self._done(running, "length"))
+                return
         assert logits is not None, "the engine owes logits for a sequence's last token"
         token = running.sampler.next(logits)
         asked = request.logprobs is not None

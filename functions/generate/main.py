@@ -148,7 +148,7 @@ def post_warm(request: HttpRequest) -> Response:
     answer: dict[str, object] = {"state": service.state, "prompt_tokens": 0, "cached_tokens": 0}
     if model is None or not (body.prompt or body.messages) or not model.scheduler.idle:
         return json_reply(answer)
-    asked = GenerateBody(body.prompt, body.messages, max_new_tokens=1, temperature=0.0)
+    asked = GenerateBody(body.prompt, body.messages, max_new_tokens=0)
     job = submit(model, asked, jobs.deadline_of(request, 30), background=True)
     try:
         usage = finish(model, asked, job, request)["usage"]

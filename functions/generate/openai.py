@@ -101,7 +101,7 @@ class CompletionBody(Common, kw_only=True):
             list[Text | Annotated[int, Meta(ge=0)] | Ids], Meta(min_length=1, max_length=64)
         ]
     )
-    max_tokens: Tokens | None = None
+    max_tokens: Annotated[int, Meta(ge=0, le=MOST_TOKENS)] | None = None  # 0: the prompt is read
     echo: bool | None = None
     logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     best_of: Literal[1] | None = None
@@ -125,20 +125,38 @@ class ChatCompletionBody(Common, kw_only=True):
 class Choice:
     """One reply as it is written: its text, and what is told of its tokens."""
 
-    def __init__(self, opening: str = "", *, trims: bool = False) -> None:
-        self.text = opening
-        self.decoder: StreamDecoder | None = None  # of a prompt whose tokens are told
+    def __init__(self, decoder: StreamDecoder | None = None, *, trims: bool = False) -> None:
+        """Start empty; a decoder is needed where the tokens' places in the text are told."""
+        self.text = ""
         self.tokens: list[tuple[generation.Token, int]] = []  # and where its text starts
-        self._blank = trims
         self.done: generation.Done | None = None
+        self._decoder, self._offset = decoder, 0
+        self._blank = trims
+        self._told = (0, 0)  # of the text and the tokens, in earlier chunks
 
-    def push(self, token: generation.Token) -> str:
-        """Take a token; returns what it adds to the text."""
+    def push(self, token: generation.Token) -> None:
+        """Take a token of the reply."""
         shown = token.text.lstrip() if self._blank else token.text
         self._blank = self._blank and not shown
-        self.tokens.append((token, len(self.text)))
+        self._place(token)
         self.text += shown
-        return shown
+
+    def push_prompt(self, id_: int, likelihood: generation.Likelihood | None = None) -> None:
+        """Take a token of a prompt that is told too."""
+        self.text += self._place(generation.Token(id_, "", likelihood))
+
+    def news(self) -> tuple[str, list[tuple[generation.Token, int]]]:
+        """Return the text and the tokens that came since this was last called."""
+        text, tokens = self._told
+        self._told = len(self.text), len(self.tokens)
+        return self.text[text:], self.tokens[tokens:]
+
+    def _place(self, token: generation.Token) -> str:
+        # Not what is shown: a stop string may hold back the text of several tokens.
+        self.tokens.append((token, self._offset))
+        text = self._decoder.push(token.id) if self._decoder else ""
+        self._offset += len(text)
+        return text
 
 
 class Api:
@@ -167,8 +185,6 @@ class Api:
         _check_name(model, body.model)
         _check_stream(body)
         of_prompt = bool(body.echo) and body.logprobs is not None
-        if of_prompt and body.stream:
-            raise errors.InvalidField("echo with logprobs cannot be streamed", param="echo")
         prompts = _prompts(model, body.prompt)
         stop, sampling = _stops(body), _sampling(model, body)
 
@@ -176,7 +192,7 @@ class Api:
             return [
                 generation.Request(
                     tuple(ids),
-                    body.max_tokens or COMPLETION_TOKENS,
+                    COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens,
                     _seeded(sampling, place),
                     stop,
                     deadline,
@@ -190,13 +206,16 @@ class Api:
         choices = []
         for ids in prompts:
             for _ in range(body.n or 1):
-                choice = Choice("" if of_prompt or not body.echo else model.tokenizer.decode(ids))
+                told = body.logprobs is not None
+                choice = Choice(StreamDecoder(model.tokenizer) if told else None)
                 if of_prompt:
-                    choice.decoder = StreamDecoder(model.tokenizer)
-                    choice.push(generation.Token(ids[0], choice.decoder.push(ids[0])))
+                    choice.push_prompt(ids[0])  # the others come when they are read
+                elif body.echo:
+                    choice.text = model.tokenizer.decode(ids)
                 choices.append(choice)
         submitted = jobs.submit(model, make, "prompt")
-        return self._answer(request, model, body, submitted, choices, _Completion(model))
+        form = _Completion(model, tells=body.logprobs is not None)
+        return self._answer(request, body, submitted, choices, form)
 
     def chat(self, request: HttpRequest) -> Response:
         """Answer a conversation."""
@@ -233,12 +252,12 @@ class Api:
 
         choices = [Choice(trims=True) for _ in range(body.n or 1)]
         submitted = jobs.submit(model, make, "messages")
-        return self._answer(request, model, body, submitted, choices, _Chat(model))
+        form = _Chat(model, tells=bool(body.logprobs))
+        return self._answer(request, body, submitted, choices, form)
 
     def _answer(
         self,
         request: HttpRequest,
-        model: loader.Model,
         body: Common,
         submitted: Sequence[generation.Generation],
         choices: Sequence[Choice],
@@ -277,8 +296,9 @@ class _Form:
 
     kind, chunk_kind, prefix = "", "", ""
 
-    def __init__(self, model: loader.Model) -> None:
-        self._model = model
+    def __init__(self, model: loader.Model, *, tells: bool) -> None:
+        """Make the form of a request's replies; `tells`: with the tokens' log-probabilities."""
+        self._model, self.tells = model, tells
         self._id = f"{self.prefix}-{uuid.uuid4().hex}"
         self._created = int(time.time())
 
@@ -317,7 +337,8 @@ class _Completion(_Form):
     prefix = "cmpl"
 
     def opening(self, place: int, choice: Choice) -> dict[str, Any] | None:
-        return self.part(place, choice.text, ()) if choice.text else None
+        # A prompt whose tokens are told comes with them.
+        return self.part(place, choice.news()[0], ()) if choice.text and not choice.tokens else None
 
     def part(self, place: int, text: str, tokens: Sequence[tuple[generation.Token, int]]) -> Any:
         return {
@@ -341,9 +362,9 @@ class _Completion(_Form):
         return part | {"finish_reason": choice.done.finish_reason}
 
     def _logprobs(self, tokens: Sequence[tuple[generation.Token, int]]) -> dict[str, Any] | None:
-        likelihoods = [token.likelihood for token, _ in tokens]
-        if not any(likelihoods):
+        if not (self.tells and tokens):
             return None
+        likelihoods = [token.likelihood for token, _ in tokens]
         return {
             "tokens": [self.piece(token.id) for token, _ in tokens],
             # None for a prompt's first token, which nothing foretells.
@@ -384,14 +405,13 @@ class _Chat(_Form):
         return {"index": place, "delta": delta, "logprobs": logprobs, "finish_reason": None}
 
     def _logprobs(self, tokens: Sequence[tuple[generation.Token, int]]) -> dict[str, Any] | None:
-        known = [token for token, _ in tokens if token.likelihood is not None]
-        if not known:
+        if not (self.tells and tokens):
             return None
         return {
             "content": [
                 self._told(token.id, _of(token).logprob)
                 | {"top_logprobs": [self._told(id_, each) for id_, each in _of(token).top]}
-                for token in known
+                for token, _ in tokens
             ],
             "refusal": None,
         }
@@ -430,11 +450,12 @@ def _stream(
             if found is None:
                 continue
             place, event = found
-            text = _take(choices[place], event)
-            if isinstance(event, generation.Token) and (text or event.likelihood):
-                yield line(form.part(place, text, choices[place].tokens[-1:]))
+            _take(choices[place], event)
+            text, tokens = choices[place].news()
+            if text or (tokens and form.tells):
+                yield line(form.part(place, text, tokens))
                 spoken = time.monotonic()
-            elif isinstance(event, generation.Done):
+            if isinstance(event, generation.Done):
                 yield line(form.last(place, event))
         if usage_of is not None:
             last = {"choices": []} | _usage(choices, usage_of)
@@ -448,17 +469,14 @@ def _stream(
         jobs.cancel(submitted)
 
 
-def _take(choice: Choice, event: generation.Event) -> str:
-    """Note an event; returns the text that it adds."""
+def _take(choice: Choice, event: generation.Event) -> None:
     match event:
         case generation.Token():
-            return choice.push(event)
+            choice.push(event)
         case generation.PromptToken(id_, likelihood):
-            assert choice.decoder is not None
-            return choice.push(generation.Token(id_, choice.decoder.push(id_), likelihood))
+            choice.push_prompt(id_, likelihood)
         case generation.Done():
             choice.done = event
-    return ""
 
 
 def _usage(choices: Sequence[Choice], each: int) -> dict[str, Any]:

@@ -150,8 +150,35 @@ def test_logprobs_tell_an_echoed_prompt_too(generate: Generate) -> None:
     assert all(each is not None for each in told["token_logprobs"][1:])
     assert len(told["token_logprobs"]) == reply["usage"]["total_tokens"]
     assert reply["choices"][0]["text"].startswith("Hié")
-    streamed = generate.client.post("/v1/completions", json=body | {"stream": True})
-    assert streamed.json["error"]["param"] == "echo"
+    chunks = chunks_of(generate.client.post("/v1/completions", json=body | {"stream": True}))
+    pieces = [chunk["choices"][0] for chunk in chunks]
+    assert "".join(piece["text"] for piece in pieces) == reply["choices"][0]["text"]
+    for name, values in told.items():
+        sent = [value for piece in pieces if piece["logprobs"] for value in piece["logprobs"][name]]
+        assert sent == values
+
+
+@pytest.mark.parametrize("prompt", ["Hi", "H"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_prompt_can_be_read_alone(generate: Generate, prompt: str, stream: bool) -> None:
+    body = {"prompt": prompt, "logprobs": 1, "echo": True, "max_tokens": 0, "stream": stream}
+    response = generate.client.post("/v1/completions", json=body)
+    replies = chunks_of(response) if stream else [response.json]
+    found = [reply["choices"][0] for reply in replies]
+    assert "".join(choice["text"] for choice in found) == prompt
+    told = [token for choice in found if (all_ := choice["logprobs"]) for token in all_["tokens"]]
+    assert told == list(prompt)
+    assert found[-1]["finish_reason"] == "length"
+    body = {"prompt": prompt, "max_tokens": 0}
+    reply = generate.client.post("/v1/completions", json=body).json
+    assert reply["choices"][0]["text"] == ""
+    assert reply["usage"]["completion_tokens"] == 0
+
+
+def test_a_stop_string_that_holds_text_back_moves_no_offset(generate: Generate) -> None:
+    body = {"prompt": "Hi", "logprobs": 0, "max_tokens": 4, "stop": "Hey"}  # the reply: " Hello"
+    told = generate.client.post("/v1/completions", json=body).json["choices"][0]["logprobs"]
+    assert told["text_offset"] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(

@@ -409,6 +409,51 @@ def test_torn_heads_and_bodies_leave_threads_to_probes(start: Start) -> None:
         client.close()
 
 
+def test_heads_torn_behind_a_whole_request_leave_threads_too(start: Start) -> None:
+    server = start(HEAD_SECONDS="60")
+    wait_until(server.is_ready)
+    clients = [socket.create_connection(("127.0.0.1", server.port), 10) for _ in range(150)]
+    for client in clients:
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /healthz HT")
+    for client in clients:
+        assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
+    time.sleep(0.5)  # until the server has met the other halves
+    wait_until(server.is_ready)
+    for client in clients:
+        client.close()
+
+
+def test_a_torn_head_too_many_is_told_so(start: Start) -> None:
+    server = start(HEAD_SECONDS="60")
+    wait_until(server.is_ready)
+    clients = [socket.create_connection(("127.0.0.1", server.port), 20) for _ in range(30)]
+    for client in clients:
+        client.sendall(b"GET /heal")
+    ready, _, _ = select.select(clients, [], [], 20)
+    reply = ready[0].recv(65536)
+    assert reply.startswith(b"HTTP/1.1 429 Too Many Requests\r\n")
+    assert b"\r\nRetry-After: 1\r\n" in reply
+    for client in clients:
+        client.close()
+
+
+def test_what_is_no_http_is_counted_and_logged_with_its_id(start: Start) -> None:
+    server = start()
+    wait_until(server.is_ready)
+    with socket.create_connection(("127.0.0.1", server.port), 20) as client:
+        client.sendall(b"no HTTP\r\n\r\n")
+        head = client.recv(65536).partition(b"\r\n\r\n")[0].decode()
+    request_id = head.partition("X-Request-Id: ")[2].partition("\r\n")[0]
+    assert len(request_id) == 32
+    counted = 'pibloom_requests_total{code="400",method="other",path="other"} 1'
+    connection = server.connect()
+    connection.request("GET", "/metrics")
+    assert counted in connection.getresponse().read().decode().splitlines()
+    server.process.kill()
+    assert server.process.stdout is not None
+    assert request_id in server.process.stdout.read().decode()
+
+
 def test_a_body_without_a_key_is_not_taken(start: Start) -> None:
     server = start(PIBLOOM_API_KEYS="a-key")
     wait_until(server.is_ready)
