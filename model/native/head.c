@@ -162,16 +162,16 @@ static void find_peaks(struct slot *slot) {
     pool_run(&slot->engine->pool, peaks_chunk, slot, (drawable + CHUNK - 1) / CHUNK);
 }
 
-/* The best `limit` of a slot by its logits as they are; or, with `exact`, among the exact ones. */
-static size_t select_best(struct slot *slot, size_t limit, int exact) {
+/* The best `limit` of a slot by its logits as they are. */
+static size_t select_best(struct slot *slot, size_t limit) {
     struct bloom_engine *engine = slot->engine;
+    find_peaks(slot);
     size_t size = 0, drawable = engine->header->drawable;
     for (size_t first = 0; first < drawable; first += 64) {
         const float *logits = slot->logits + first;
         size_t count = drawable - first < 64 ? drawable - first : 64;
-        uint64_t among = ~engine->skip[first / 64] & (exact ? slot->exact[first / 64] : ~(uint64_t)0);
-        if (!among) continue;
-        if (size == limit && !exact && !(slot->peaks[first / 64] > engine->best[0].logit)) continue;
+        uint64_t among = ~engine->skip[first / 64];
+        if (!among || (size == limit && !(slot->peaks[first / 64] > engine->best[0].logit))) continue;
         for (size_t i = 0; i < count; i++)
             if (among >> i & 1 && logits[i] == logits[i])
                 offer(engine->best, &size, limit, (struct candidate){logits[i], (uint32_t)(first + i)});
@@ -215,10 +215,13 @@ static void scan_chunk(void *context, size_t chunk, size_t thread) {
     atomic_fetch_add(&engine->rescored, count);
 }
 
-static void run_scan(struct slot *slot, float least, int all) {
+/* Returns how many had to be made exact. */
+static uint64_t run_scan(struct slot *slot, float least, int all) {
     struct scan scan = {slot, least, all};
     size_t drawable = slot->engine->header->drawable;
+    uint64_t before = bloom_rescored(slot->engine);
     pool_run(&slot->engine->pool, scan_chunk, &scan, (drawable + CHUNK - 1) / CHUNK);
+    return bloom_rescored(slot->engine) - before;
 }
 
 int64_t bloom_top(struct bloom_engine *engine, int32_t index, uint32_t count, const uint32_t *without,
@@ -227,15 +230,16 @@ int64_t bloom_top(struct bloom_engine *engine, int32_t index, uint32_t count, co
     struct slot slot = slot_of(engine, (size_t)index);
     if (count > engine->header->drawable) count = engine->header->drawable;
     set_skips(engine, without, withouts);
+    size_t found = select_best(&slot, engine->plain || count > 16 ? count : 16);
     if (!engine->plain) {
-        find_peaks(&slot);
-        size_t near = select_best(&slot, count > 16 ? count : 16, 0);
-        for (size_t i = 0; i < near; i++) engine->best[i].logit = make_exact(&slot, engine->best[i].id);
-        qsort(engine->best, near, sizeof *engine->best, by_rank);
-        /* With fewer than were asked for there is no bound, and all are read. */
-        run_scan(&slot, near >= count ? engine->best[count - 1].logit : -INFINITY, 0);
+        for (size_t i = 0; i < found; i++) engine->best[i].logit = make_exact(&slot, engine->best[i].id);
+        qsort(engine->best, found, sizeof *engine->best, by_rank);
+        /* With fewer than were asked for there is no bound, and all are read. Whatever is not exact
+         * then is below the last of the best, whatever its lower plane would add. */
+        if (run_scan(&slot, found >= count ? engine->best[count - 1].logit : -INFINITY, 0))
+            found = select_best(&slot, count);
     }
-    size_t found = select_best(&slot, count, 1);
+    if (found > count) found = count;
     for (size_t i = 0; i < found; i++) {
         ids[i] = engine->best[i].id;
         logits[i] = engine->best[i].logit;
@@ -277,7 +281,7 @@ double bloom_logsumexp(struct bloom_engine *engine, int32_t index, double temper
     size_t drawable = engine->header->drawable, chunks = (drawable + CHUNK - 1) / CHUNK;
     if (!engine->plain) run_scan(&slot, 0, 1);
     set_skips(engine, without, withouts);
-    if (!select_best(&slot, 1, 1)) return -INFINITY;
+    if (!select_best(&slot, 1)) return -INFINITY;
     struct sum sum = {&slot, engine->best[0].logit, (float)(1 / temperature)};
     pool_run(&engine->pool, sum_chunk, &sum, chunks);
     double total = 0;
