@@ -105,29 +105,43 @@ pibloom() {
   .venv/bin/pibloom "$@"
 }
 
-# Newer than the folder that it was baked from, and than what bakes?
-baked_before() { [ -e "$1" ] && [ -z "$(find "$2" model/*.py model/native -name '*.[cph]*' -newer "$1" -not -path '*/__pycache__/*' -not -name '*.so' -print -quit)" ]; }
-
 mkdir -p build/model build/deploy
 if [ -z "$model" ]; then
   source=model/demo/checkpoint name=pibloom-demo
 else
   case $model in /*) source=$model ;; *) source=$called_from/$model ;; esac
   [ -e "$source" ] || fail "there is no model at $model"
-  name=$(basename "$(realpath "$source")" .bloom)
+  source=$(realpath "$source")
+  name=$(basename "$source" .bloom)
 fi
-tokenizer=build/model/$name-tokenizer.bloom
+# What is in build/model is as good as new while it came of these files, by this code: beside each is noted
+# of which. Two models of one name thus replace each other.
+made_of=$({
+  find -L "$source" -maxdepth 1 -type f -printf '%p %s %T@\n' | LC_ALL=C sort
+  cat model/*.py model/native/*.[ch]
+} | sha256sum)
+made_before() { [ -e "$1" ] && [ "$(cat "$1.from" 2>/dev/null)" = "$made_of" ]; }
+made() { echo "$made_of" >"$1.from"; }
+
 if [ -d "$source" ]; then
   weights=build/model/$name-w$bits.bloom
-  if ! baked_before "$weights" "$source"; then
+  if ! made_before "$weights"; then
     say "baking $name"
     pibloom bake "$source" -o "$weights" --bits "$bits"
+    made "$weights"
   fi
 else
   weights=build/model/$name.bloom
-  [ "$source" -ef "$weights" ] || ln -f "$source" "$weights" 2>/dev/null || cp -p "$source" "$weights"
+  if ! made_before "$weights" && ! [ "$source" -ef "$weights" ]; then
+    ln -f "$source" "$weights" 2>/dev/null || cp -p "$source" "$weights"
+    made "$weights"
+  fi
 fi
-baked_before "$tokenizer" "$source" || pibloom bake "$source" --tokenizer-only -o "$tokenizer"
+tokenizer=build/model/$name-tokenizer.bloom
+if ! made_before "$tokenizer"; then
+  pibloom bake "$source" --tokenizer-only -o "$tokenizer"
+  made "$tokenizer"
+fi
 
 # --- the images --------------------------------------------------------------------------------------------
 

@@ -34,6 +34,8 @@ from model.errors import ModelError
 def bake(checkpoint: Path, output: Path, bits: str, *, tokenizer_only: bool, as_json: bool) -> None:
     """Quantise the checkpoint folder CHECKPOINT into one file that is served in place.
 
+    With --tokenizer-only, CHECKPOINT may be a baked file, too.
+
     \b
     Examples:
       pibloom bake ~/bloom-560m -o bloom-560m.bloom

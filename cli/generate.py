@@ -12,6 +12,7 @@ import click
 from cli.main import Failure, Refused
 from cli.text import model_option, read_text
 from model.errors import ModelError
+from model.sampling import MAX_TOP_K
 
 SAMPLING = ("temperature", "top_k", "top_p", "repetition_penalty")
 
@@ -22,7 +23,7 @@ SAMPLING = ("temperature", "top_k", "top_p", "repetition_penalty")
 @click.option("--chat", is_flag=True, help="Answer PROMPT as a chat message, not continue it.")
 @click.option("--max-new-tokens", type=click.IntRange(1, 4096), default=256, show_default=True)
 @click.option("--temperature", type=click.FloatRange(0, 5), help="0 is greedy.")
-@click.option("--top-k", type=click.IntRange(0, 1000), help="0 considers every token.")
+@click.option("--top-k", type=click.IntRange(0, MAX_TOP_K), help=f"0 is the most, {MAX_TOP_K}.")
 @click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), help="1 considers all.")
 @click.option("--repetition-penalty", type=click.FloatRange(0.5, 5), help="1 is none.")
 @click.option("--stop", multiple=True, help="Text that ends the reply; may be given often.")

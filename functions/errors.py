@@ -98,7 +98,7 @@ class MethodNotAllowed(ApiError):
     status, type = 405, "method_not_allowed"
 
     def __init__(self, method: str, allowed: list[str]) -> None:
-        super().__init__(f"{method} is not allowed here; {' and '.join(allowed)} are")
+        super().__init__(f"{method} is not allowed here, only {' and '.join(allowed)}")
         self.headers["Allow"] = ", ".join(allowed)
 
 

@@ -15,7 +15,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -133,6 +133,8 @@ def install(app: Flask, settings: Settings, metrics: Registry) -> None:
         }
         if g.trace:
             fields["trace_id"] = g.trace.split("-")[1]
+        if response.status_code == 204:
+            response.headers.pop("Content-Type", None)
         response.headers["X-Request-Id"] = g.request_id
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers.setdefault("Cache-Control", "no-store")
@@ -284,10 +286,10 @@ def read_body(request: Request, type_: type[Body]) -> Body:
     try:
         return msgspec.convert(raw, type_, strict=True)
     except msgspec.ValidationError as error:
-        raise _invalid(str(error), raw) from None
+        raise _invalid(str(error), raw, type_) from None
 
 
-def _invalid(message: str, raw: object) -> InvalidField:
+def _invalid(message: str, raw: object, type_: object) -> InvalidField:
     """Say which field is wrong, what it must be, and what was given."""
     expected, _, path = message.partition(" - at `$")
     param = path.removesuffix("`").removeprefix(".") or None
@@ -301,7 +303,8 @@ def _invalid(message: str, raw: object) -> InvalidField:
         name = _short(param or "body")
         return InvalidField(f"the field {name} is not supported", param=name)
     if expected.startswith("Invalid enum value"):
-        expected = "Expected one of the documented values"  # msgspec's own words echo the text
+        # msgspec's own words echo the text.
+        expected = f"Expected {' or '.join(map(repr, _values(type_, path.removesuffix('`'))))}"
     expected = re.sub(r"`([a-z |]+)`", _in_words, expected.partition(", got ")[0])
     given = _describe(_at(raw, path.removesuffix("`")))
     where = f"{_short(param)}: " if param else ""
@@ -314,13 +317,44 @@ def _in_words(types: re.Match[str]) -> str:
 
 def _at(raw: object, path: str) -> object:
     """Follow a path such as `.messages[0].role` into decoded JSON."""
-    for part in path.replace("[", ".[").split("."):
+    for part in _parts(path):
         if part.startswith("[") and isinstance(raw, list):
             index = part[1:-1]
             raw = raw[int(index)] if index.isdecimal() and int(index) < len(raw) else raw
-        elif part and isinstance(raw, dict):
+        elif isinstance(raw, dict):
             raw = raw.get(part)
     return raw
+
+
+def _values(type_: object, path: str) -> list[object]:
+    """Follow such a path into a type, and return the values that are taken there."""
+    from msgspec import inspect  # only a refusal needs it
+
+    def plain(type_: inspect.Type) -> Iterator[inspect.Type]:
+        match type_:
+            case inspect.UnionType():
+                for each in type_.types:
+                    yield from plain(each)
+            case inspect.Metadata():
+                yield from plain(type_.type)
+            case _:
+                yield type_
+
+    found = list(plain(inspect.type_info(type_)))
+    for part in _parts(path):
+        inner = [each.item_type for each in found if isinstance(each, inspect.ListType)]
+        if not part.startswith("["):
+            objects = [each for each in found if isinstance(each, inspect.StructType)]
+            fields = [field for each in objects for field in each.fields]
+            inner = [field.type for field in fields if field.encode_name == part]
+        found = [each for type_ in inner for each in plain(type_)]
+    return [
+        value for each in found if isinstance(each, inspect.LiteralType) for value in each.values
+    ]
+
+
+def _parts(path: str) -> list[str]:
+    return [part for part in path.replace("[", ".[").split(".") if part]
 
 
 def _describe(value: object) -> str:

@@ -34,7 +34,7 @@ class Settings:
         "`model.bloom`, or a checkpoint folder, which is baked first; by default the demo model",
     )
     engine: str = _setting("native", "what runs the model", among=ENGINES)
-    bits: int = _setting(8, "bits of a weight when a folder is baked: 8 or 4", low=4, high=8)
+    bits: int = _setting(8, "bits of a weight when a folder is baked", among=("8", "4"))
     threads: int = _setting(0, "threads of the native engine; 0: one a core", low=0, high=256)
     kv_memory: int = _setting(
         256 << 20, "bytes for the keys and values of all chats; half may be kept", low=1 << 20
@@ -85,16 +85,16 @@ class Settings:
 def _parse(name: str, text: str, type_: Any, limits: Mapping[str, Any]) -> Any:
     if type_ is Path:
         return Path(text).expanduser()
+    if "among" in limits and text not in limits["among"]:
+        raise SettingError(f"{name} must be one of {', '.join(limits['among'])}, not {text!r}")
     if type_ is str:
-        if "among" in limits and text not in limits["among"]:
-            raise SettingError(f"{name} must be one of {', '.join(limits['among'])}, not {text!r}")
         return text
     kind = "a whole number" if type_ is int else "a number"
     try:
         value = type_(text)
     except ValueError:
         raise SettingError(f"{name} must be {kind}, not {text!r}") from None
-    low, high = limits["low"], limits.get("high", math.inf)
+    low, high = limits.get("low", -math.inf), limits.get("high", math.inf)
     if not low <= value <= high:
         bounds = f"at least {low}" if high == math.inf else f"from {low} to {high}"
         raise SettingError(f"{name} must be {kind} {bounds}, not {text!r}")

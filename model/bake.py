@@ -25,6 +25,7 @@ from model.checkpoint import PREFIX, Checkpoint, TensorInfo
 from model.errors import ModelError
 from model.loader import license_of, model_name, sampling_of
 from model.native import library
+from model.store import is_baked
 from model.tokenizer import Tokenizer
 from model.vocabulary import compile_vocabulary
 
@@ -98,10 +99,19 @@ def bake(
     return errors
 
 
-def bake_tokenizer_only(checkpoint_folder: Path, output: Path) -> None:
-    """Write a file that holds the tokenizer and no weights, for the tokenize function."""
-    tokenizer = compile_vocabulary(checkpoint_folder)
-    metadata = {"name": model_name(checkpoint_folder), "license": license_of(checkpoint_folder)}
+def bake_tokenizer_only(source: Path, output: Path) -> None:
+    """Write a file that holds the tokenizer and no weights, for the tokenize function.
+
+    It is made of a checkpoint folder, or taken out of a baked file, of which every byte is checked.
+    """
+    if is_baked(source):
+        model = BakedModel(source)
+        model.verify()
+        tokenizer = ctypes.string_at(*model.tokenizer_section)
+        metadata = {key: model.metadata.get(key) for key in ("name", "license")}
+    else:
+        tokenizer = compile_vocabulary(source)
+        metadata = {"name": model_name(source), "license": license_of(source)}
     _write(output, tokenizer, lambda file, header: [], lambda: metadata, 0)
 
 

@@ -6,8 +6,10 @@ docker answers: a container in which these tests may run has none.
 
 import json
 import os
+import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,78 @@ def test_without_docker_it_says_what_to_install(tmp_path: Path) -> None:
     done = build(PATH=str(tmp_path))
     assert done.returncode == 1
     assert "install docker.io or podman" in done.stderr
+
+
+@pytest.fixture
+def staged(tmp_path: Path) -> Callable[[Path], tuple[bytes, bytes]]:
+    """Run `build.sh --model` in a folder of its own, without docker; return what images get."""
+    folder = tmp_path / "pibloom"
+    folder.mkdir()
+    for name in (".venv", "knative", "model", "pyproject.toml"):
+        (folder / name).symlink_to(ROOT / name)
+    shutil.copy(ROOT / "build.sh", folder)
+    docker = tmp_path / "bin" / "docker"
+    docker.parent.mkdir()
+    docker.write_text('#!/bin/sh\n[ "$1" = image ] && echo 1000000\necho "$@" >>"$0.log"\n')
+    docker.chmod(0o755)
+
+    def stage(model: Path) -> tuple[bytes, bytes]:
+        log = Path(f"{docker}.log")
+        log.unlink(missing_ok=True)
+        subprocess.run(
+            [folder / "build.sh", "--model", model, "--no-check"],
+            check=True,
+            env=os.environ | {"PATH": f"{docker.parent}:{os.environ['PATH']}"},
+        )
+        weights, tokenizer = re.findall(r"MODEL=(\S+)", log.read_text())
+        return (folder / weights).read_bytes(), (folder / tokenizer).read_bytes()
+
+    return stage
+
+
+def changed_checkpoint(folder: Path, merges: int) -> Path:
+    """Return a copy of the demo model, under the same name, with fewer merges and another norm."""
+    copy = folder / "bloom"
+    shutil.copytree(ROOT / "model" / "demo" / "checkpoint", copy)
+    tokenizer = json.loads((copy / "tokenizer.json").read_text())
+    del tokenizer["model"]["merges"][-merges:]
+    (copy / "tokenizer.json").write_text(json.dumps(tokenizer))
+    weights = bytearray((copy / "model.safetensors").read_bytes())
+    weights[-1 - merges] ^= 1
+    (copy / "model.safetensors").write_bytes(weights)
+    return copy
+
+
+def test_a_model_of_the_same_name_is_not_mistaken(
+    tmp_path: Path, staged: Callable[[Path], tuple[bytes, bytes]]
+) -> None:
+    """Folders and files; the older one later, which time alone cannot tell; a changed folder."""
+    one = changed_checkpoint(tmp_path / "one", 1)
+    two = changed_checkpoint(tmp_path / "two", 2)
+    for path in one.iterdir():
+        os.utime(path, (1, 1))
+    second, first = staged(two), staged(one)
+    assert first[0] != second[0]
+    assert first[1] != second[1]
+    assert staged(two) == second
+    shutil.copy(two / "tokenizer.json", one / "tokenizer.json")
+    assert staged(one)[1] == second[1]
+    for folder, (weights, _) in ((one, first), (two, second)):
+        (folder.parent / "model.bloom").write_bytes(weights)
+    assert staged(one.parent / "model.bloom") == first
+    assert staged(two.parent / "model.bloom") == second
+
+
+def test_a_model_may_be_a_link(
+    tmp_path: Path, staged: Callable[[Path], tuple[bytes, bytes]]
+) -> None:
+    folder = tmp_path / "folder"
+    folder.symlink_to(changed_checkpoint(tmp_path / "real", 1))
+    baked = staged(folder)
+    (tmp_path / "real" / "model.bloom").write_bytes(baked[0])
+    file = tmp_path / "link.bloom"
+    file.symlink_to("real/model.bloom")
+    assert staged(file) == baked
 
 
 @pytest.fixture(scope="module")

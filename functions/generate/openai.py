@@ -104,7 +104,7 @@ class CompletionBody(Common, kw_only=True):
     max_tokens: Annotated[int, Meta(ge=0, le=MOST_TOKENS)] | None = None  # 0: the prompt is read
     echo: bool | None = None
     logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
-    best_of: Literal[1] | None = None
+    best_of: Literal[1] | None = None  # the best of several is not looked for
     suffix: None = None
 
 
@@ -184,6 +184,8 @@ class Api:
         model = self._get()
         _check_name(model, body.model)
         _check_stream(body)
+        if body.best_of is not None and (body.n or 1) > body.best_of:
+            raise errors.InvalidField("best_of must not be below n", param="best_of")
         of_prompt = bool(body.echo) and body.logprobs is not None
         prompts = _prompts(model, body.prompt)
         stop, sampling = _stops(body), _sampling(model, body)

@@ -224,17 +224,44 @@ def test_every_route_is_documented(generate: Generate, tokenize: Any) -> None:
         ({"prompt": "a", "stop": 1}, "stop: Expected a text or a list, but got 1"),
         ({"prompt": "a", "max_new_tokens": 0}, "Expected a whole number >= 1, but got 0"),
         ({"prompt": "a", "stream": "yes"}, "Expected true or false"),
+        (
+            {"messages": [{"role": "user", "content": "a"}, {"role": "tool", "content": "b"}]},
+            "messages[1].role: Expected 'assistant' or 'system' or 'user', but got a text of 4",
+        ),
     ],
 )
 def test_a_wrong_field_is_told_in_words(generate: Generate, body: Any, said: str) -> None:
     assert said in generate.post(body).json["error"]["message"]
 
 
-def test_what_cannot_be_done_is_refused_by_name(generate: Generate) -> None:
-    body = {"model": "fake", "messages": [{"role": "user", "content": "Hi"}], "tools": [{}]}
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"tools": [{}]}, "the field tools is not supported"),
+        (
+            {"response_format": {"type": "json_object"}},
+            "response_format.type: Expected 'text', but got a text of 11 characters",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "text": "a"}]}]},
+            "messages[0].content[0].type: Expected 'text', but got a text of 9 characters",
+        ),
+    ],
+)
+def test_what_cannot_be_done_is_refused_by_name(
+    generate: Generate, asked: dict[str, Any], said: str
+) -> None:
+    body = {"model": "fake", "messages": [{"role": "user", "content": "Hi"}]} | asked
     refused = generate.client.post("/v1/chat/completions", json=body)
     assert refused.status_code == 422
-    assert refused.json["error"]["message"] == "the field tools is not supported"
+    assert refused.json["error"]["message"] == said
+
+
+def test_fewer_than_asked_for_are_not_the_best(generate: Generate) -> None:
+    body = {"model": "fake", "prompt": "a", "best_of": 1}
+    assert generate.client.post("/v1/completions", json=body).status_code == 200
+    refused = generate.client.post("/v1/completions", json=body | {"n": 2})
+    assert refused.json["error"]["message"] == "best_of must not be below n"
 
 
 def test_a_compressed_body_is_refused(tokenize: Any) -> None:

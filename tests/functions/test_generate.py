@@ -261,14 +261,16 @@ def test_another_method_gets_405_and_what_is_allowed(
     generate: Generate, method: str, path: str, allowed: str
 ) -> None:
     response = generate.client.open(path, method=method)
-    check_error(response, "method_not_allowed")
+    error = check_error(response, "method_not_allowed")
     assert response.headers["Allow"] == allowed
+    assert error["message"].endswith("only " + allowed.replace(", ", " and "))
 
 
 def test_options_says_what_is_allowed(generate: Generate) -> None:
     response = generate.client.options("/")
     assert response.status_code == 204
     assert response.headers["Allow"] == "GET, HEAD, OPTIONS, POST"
+    assert "Content-Type" not in response.headers
 
 
 def test_a_large_body_is_refused(generate: Generate) -> None:

@@ -55,6 +55,7 @@ def test_every_setting_has_a_flag_which_outdoes_its_variable() -> None:
         ("PIBLOOM_MAX_BODY", "10", "at least 1024"),
         ("PIBLOOM_DEADLINE", "nan", "from 1"),
         ("PIBLOOM_ENGINE", "warp", "reference"),
+        ("PIBLOOM_BITS", "5", "one of 8, 4, not '5'"),
         ("PIBLOOM_LOG_LEVEL", "loud", "WARNING"),
     ],
 )

@@ -1,5 +1,6 @@
 """Baking: from every form of checkpoint to the same bytes, whole or not at all."""
 
+import ctypes
 import json
 import os
 import shutil
@@ -121,6 +122,23 @@ def test_a_description_that_is_damaged_is_refused(baked: Path) -> None:
     baked.write_bytes(data)
     with pytest.raises(ModelError, match="description"):
         load(baked)
+
+
+def test_the_tokenizer_can_be_taken_out_of_a_baked_file(
+    random_bloom: Path, baked: Path, tmp_path: Path
+) -> None:
+    bake_tokenizer_only(random_bloom, tmp_path / "of_folder.bloom")
+    bake_tokenizer_only(baked, tmp_path / "of_file.bloom")
+    of_file = BakedModel(tmp_path / "of_file.bloom")
+    of_folder = BakedModel(tmp_path / "of_folder.bloom")
+    sections = [ctypes.string_at(*each.tokenizer_section) for each in (of_file, of_folder)]
+    assert sections[0] == sections[1]
+    assert of_file.metadata["license"] == of_folder.metadata["license"]
+    damaged = bytearray(baked.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    baked.write_bytes(damaged)
+    with pytest.raises(ModelError, match="checksum"):
+        bake_tokenizer_only(baked, tmp_path / "of_damaged.bloom")
 
 
 def test_the_tokenizer_can_be_baked_alone(demo: Path, tmp_path: Path) -> None:
