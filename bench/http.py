@@ -284,15 +284,23 @@ def overhead(model: Path, *, rounds: int, tokens: int) -> Figures:
     }
 
 
+_HEAD = """# The function under load
+
+Made by `python -m bench.http` on loopback; clients and server share the machine, so that a crowd of
+clients takes from the streams what it computes itself. Memory grows until the budget for keys and
+values (2 GiB here) is used; "memory grew by" is the most of the last quarter over the most of the
+first one, after the first minute. "Overhead" is what HTTP adds to the time of the engine alone,
+drawing in the same way."""
+
+
 def table(found: Mapping[str, Figures]) -> str:
     """Write the figures as Markdown, but for those that the plot shows."""
-    lines = ["# The function under load", "", "Made by `python -m bench.http` on loopback; clients"]
-    lines[-1] += " and server share the machine."
+    lines = [_HEAD]
     for name, figures in found.items():
         lines += ["", f"## {name}", "", "| | |", "|---|---|"]
         for what, value in figures.items():
             if isinstance(value, float):
-                lines.append(f"| {what} | {value:.4g} |")
+                lines.append(f"| {what} | {value:{',.0f' if value >= 1000 else '.3g'}} |")
             elif not isinstance(value, list):
                 lines.append(f"| {what} | {value} |")
     return "\n".join(lines) + "\n"
