@@ -2,6 +2,7 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -89,14 +90,27 @@ def test_draining_its_node_cuts_no_stream(cluster: Cluster, long_reply: dict[str
 
 @pytest.mark.usefixtures("as_deployed")
 def test_a_new_revision_cuts_no_stream(cluster: Cluster, long_reply: dict[str, Any]) -> None:
-    running = Running(cluster, long_reply)
-    wait_until_streaming(cluster)
+    """One reply after the other, so that one streams whenever the traffic moves."""
     before = cluster.ready_revision("generate")
-    cluster.replace_environment("generate", PIBLOOM_MAX_QUEUE="31")
-    until(lambda: cluster.ready_revision("generate") != before, 120, "nothing was rolled out")
-    assert running.alive, "the stream had ended before the roll-out"
-    (reply,) = running.end()
-    assert reply.done["usage"]["completion_tokens"] == long_reply["max_new_tokens"]
+    rolled_out = threading.Event()
+
+    def ask() -> list[Stream]:
+        replies = [cluster.stream("generate", long_reply)]
+        while not rolled_out.is_set():
+            replies.append(cluster.stream("generate", long_reply))
+        return replies
+
+    with ThreadPoolExecutor() as pool:
+        asking = pool.submit(ask)
+        try:
+            wait_until_streaming(cluster)
+            cluster.replace_environment("generate", PIBLOOM_MAX_QUEUE="31")
+            until(lambda: cluster.ready_revision("generate") != before, 120, "no roll-out")
+            assert not asking.done()
+        finally:
+            rolled_out.set()
+    for reply in asking.result():
+        assert reply.done["usage"]["completion_tokens"] == long_reply["max_new_tokens"]
     asked = cluster.stream("generate", {"prompt": PROMPT, "max_new_tokens": 2})
     assert asked.done["usage"]["completion_tokens"] == 2
 
