@@ -12,7 +12,7 @@ PYTHON := .venv/bin/python
 
 up: ## serve the chat and both functions on this machine
 	@scripts/setup.sh up
-	@exec .venv/bin/pibloom up --port $(PORT) --generate-port $(GENERATE_PORT) --tokenize-port $(TOKENIZE_PORT)
+	@exec .venv/bin/pibloom up --port "$(PORT)" --generate-port "$(GENERATE_PORT)" --tokenize-port "$(TOKENIZE_PORT)"
 
 test: ## run every check
 	@scripts/setup.sh test

@@ -45,6 +45,9 @@ def generate(
       git log -1 --format=%B | pibloom generate --max-new-tokens 40
       pibloom generate --url http://127.0.0.1:8081 --chat Hello
     """
+    by_hand = click.get_current_context().get_parameter_source("model")
+    if url and by_hand is click.core.ParameterSource.COMMANDLINE:
+        raise click.UsageError("--url asks a function that has its own model; --model is for here")
     text = read_text(prompt)
     if not text:
         raise click.UsageError("the prompt is empty")

@@ -155,7 +155,9 @@ def up(
                 variable = f"PIBLOOM_{function.name.upper()}_URL"
                 service.environment.setdefault(variable, function.url)
     _check_ports(chosen)
-    _prepare_model(os.environ | environment)
+    _prepare_model(
+        os.environ | environment, generates=any(service.name == "generate" for service in chosen)
+    )
     stops = _Stops()
     try:
         _start(chosen, stops, verbose=verbose)
@@ -192,17 +194,22 @@ def _keys(environment: Mapping[str, str]) -> Sequence[str]:
         raise click.UsageError(str(error)) from None
 
 
-def _prepare_model(environment: Mapping[str, str]) -> None:
+def _prepare_model(environment: Mapping[str, str], *, generates: bool) -> None:
     """Find out before anything starts whether the model can be used; bake it if it must be."""
     from functions.settings import SettingError, Settings
     from model.baked import BakedModel
+    from model.chat import ChatTemplate
     from model.checkpoint import Checkpoint
     from model.store import baked_copy, is_baked
 
     try:
         settings = Settings.read(environment)
+        if settings.chat_template:
+            ChatTemplate.named(settings.chat_template)
         if is_baked(settings.model):
-            BakedModel(settings.model)
+            baked = BakedModel(settings.model)
+            if generates:
+                _ = baked.config  # says so when the file holds a tokenizer alone
         elif settings.engine == "native":
             with progress_bar(f"baking {settings.model.name}") as progress:
                 baked_copy(settings.model, settings.bits, progress)

@@ -79,7 +79,10 @@ class Settings:
                 raise SettingError(f"{name} is no setting of piBLOOM; the settings are {known}")
             item = by_name[name]
             found[item.name] = _parse(name, text, item.type, item.metadata)
-        return cls(**found)
+        settings = cls(**found)
+        keys_of(settings)
+        origins_of(settings)
+        return settings
 
 
 def _parse(name: str, text: str, type_: Any, limits: Mapping[str, Any]) -> Any:

@@ -106,6 +106,8 @@ def bake_tokenizer_only(source: Path, output: Path) -> None:
     """
     if is_baked(source):
         model = BakedModel(source)
+        if output.exists() and output.samefile(source):
+            raise ModelError(f"{output} is the model itself; its tokenizer would replace it")
         model.verify()
         tokenizer = ctypes.string_at(*model.tokenizer_section)
         metadata = {key: model.metadata.get(key) for key in ("name", "license")}

@@ -46,9 +46,10 @@ class Checkpoint:
     def open(cls, folder: Path) -> "Checkpoint":
         """Read the folder's headers; `ModelError` names the file and what was expected of it."""
         if not folder.is_dir():
+            problem = "is no folder" if folder.exists() else "is not there"
             raise ModelError(
-                f"there is no folder {folder}; a checkpoint is a folder with config.json,"
-                " tokenizer.json and model.safetensors or pytorch_model.bin"
+                f"{folder} {problem}; a checkpoint is a folder with config.json, tokenizer.json and"
+                " model.safetensors or pytorch_model.bin, and a baked model is a file NAME.bloom"
             )
         config = BloomConfig.open(folder / "config.json")
         tensors = [tensor for path in _weight_files(folder) for tensor in _tensors(path)]

@@ -205,8 +205,10 @@ def _warm(scheduler: Scheduler, tokenizer: Tokenizer) -> None:
 def sampling_of(path: Path) -> SamplingParams:
     """Return a model's own defaults: a folder's `generation_config.json`, or what was baked in."""
     if is_baked(path):
+        baked = BakedModel(path)
+        _ = baked.config  # says so when the file holds a tokenizer alone
         try:
-            return SamplingParams(**BakedModel(path).metadata["sampling"])
+            return SamplingParams(**baked.metadata["sampling"])
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"{path} cannot be used: {error}") from None
     path = path / "generation_config.json"

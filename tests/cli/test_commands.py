@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from model.loader import default_model
 from tests.functions.test_server import Start, start, wait_until
 
 __all__ = ["start"]  # the fixture of a server on a fake engine
 
+DEMO = default_model()
 GREEDY = ("--temperature", "0", "--max-new-tokens", "12")
 
 
@@ -107,6 +109,11 @@ def test_generate_asks_a_running_function(start: Start) -> None:
         (("dance",), 2, "dance"),
         (("up", "--model", "/nothing/here"), 3, "/nothing/here"),
         (("up", "--port", "0"), 2, "port"),
+        (("up", "--cors-origins", "foo"), 2, "'foo' is no origin"),
+        (("up", "--api-keys-file", "/nothing/here"), 2, "cannot be read"),
+        (("up", "--chat-template", "/nothing/here"), 3, "no chat template"),
+        (("inspect", "README.md"), 3, "README.md is no folder"),
+        (("generate", "--url", "http://127.0.0.1:9", "--model", "m.bloom", "a"), 2, "--model"),
         (("up", "--port", "9000", "--generate-port", "9000"), 1, "--generate-port"),
         (("up", "dance"), 2, "dance"),
     ],
@@ -119,6 +126,19 @@ def test_what_cannot_be_done_is_a_sentence(
     assert done.returncode == code
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_tokenizer_alone_writes_nothing(tmp_path: Path) -> None:
+    file = str(tmp_path / "tokenizer.bloom")
+    assert pibloom("bake", str(DEMO), "--tokenizer-only", "-o", file).returncode == 0
+    for command in (("generate", "--model", file, "a"), ("up", "--model", file)):
+        done = pibloom(*command)
+        assert done.returncode == 3
+        assert "only a tokenizer" in done.stderr
+    assert json.loads(pibloom("tokenize", "--model", file, "--json", "a").stdout)
+    before = Path(file).read_bytes()
+    assert pibloom("bake", file, "--tokenizer-only", "-o", file).returncode == 3
+    assert Path(file).read_bytes() == before
 
 
 def test_input_that_is_no_text_is_refused() -> None:

@@ -146,7 +146,7 @@ def test_missing_weights_and_missing_folders_are_named(copy: Path) -> None:
     (copy / "model.safetensors").unlink()
     with pytest.raises(ModelError, match="no weights"):
         Checkpoint.open(copy)
-    with pytest.raises(ModelError, match="there is no folder"):
+    with pytest.raises(ModelError, match="is not there"):
         Checkpoint.open(copy / "nothing")
 
 
