@@ -63,6 +63,13 @@ def test_tokenize_shows_a_table() -> None:
     assert done.stdout.rstrip().endswith("tokens")
 
 
+def test_tokenize_sends_no_control_characters_to_the_terminal() -> None:
+    shown = pibloom("tokenize", "a\x1b[2J\x07").stdout
+    assert "<U+001B>" in shown
+    assert "<U+0007>" in shown
+    assert "\x1b" not in shown
+
+
 def test_tokenize_reads_stdin_and_prints_json() -> None:
     found = json.loads(pibloom("tokenize", "--json", stdin="Hello").stdout)
     assert found["count"] == len(found["ids"]) == len(found["offsets"])
