@@ -162,7 +162,7 @@ def up(
     try:
         _start(chosen, stops, verbose=verbose)
         if not stops.count:
-            _announce(chosen, open_=open_)
+            _announce(chosen, open_=open_, keyed=bool(_keys(os.environ | environment)))
         _watch(chosen, stops, verbose=verbose)
     finally:
         _end(chosen, stops)
@@ -273,11 +273,12 @@ def _start(services: Sequence[Service], stops: _Stops, *, verbose: bool) -> None
             return
 
 
-def _announce(services: Sequence[Service], *, open_: bool) -> None:
+def _announce(services: Sequence[Service], *, open_: bool, keyed: bool) -> None:
+    key = " -H 'authorization: Bearer KEY'" if keyed else ""
     for service in services:
         if service.name == "generate":
             click.echo(
-                f"\nAsk it:   curl {service.url}/chat/ -H 'content-type: application/json'"
+                f"\nAsk it:   curl {service.url}/chat/ -H 'content-type: application/json'{key}"
                 """ -d '{"content": "Hello"}'"""
             )
         if service.name == "ui":

@@ -289,6 +289,7 @@ class ChatPage:
 
     async def _stream(self, run: "_Run") -> None:
         self._run = run
+        left_out = self._chat.left_out
         self._fit_before()
         while True:
             try:
@@ -299,8 +300,12 @@ class ChatPage:
                         self._take(run, event)
                 return
             except Failure as failure:
-                if failure.kind not in TOO_LONG or not self._fit_after(failure):
-                    raise
+                if failure.kind in TOO_LONG and self._fit_after(failure):
+                    continue
+                if failure.kind in TOO_LONG:  # too long by itself: it pushes nothing out
+                    self._chat.left_out = left_out
+                    self._place_note()
+                raise
 
     def _take(self, run: "_Run", event: functions_api.Event) -> None:
         run.take(event)

@@ -42,7 +42,7 @@ class Knob:
 KNOBS = (
     Knob("temperature", "Temperature", 0, 2, 0.05, "Higher is bolder. At 0, always the likeliest."),
     Knob("top_p", "Top-p", 0.05, 1, 0.05, "Choose among the likeliest, up to this much certainty."),
-    Knob("top_k", "Top-k", 0, 200, 1, "Choose among this many tokens. 0 is no limit."),
+    Knob("top_k", "Top-k", 0, 200, 1, "Choose among this many tokens. 0 is the most, 1,024."),
     Knob("max_new_tokens", "Length", 16, 2048, 16, "The longest reply, in tokens."),
 )
 
@@ -129,6 +129,7 @@ class SettingsPanel:
             )
             number.props(f'outlined dense hide-bottom-space aria-label="{knob.label}"')
             number.classes("field field-number").mark(knob.name)
+            number.on("blur", partial(self._settle, knob))
             label.props["for"] = number.html_id
             slider = ui.slider(
                 min=knob.low,
@@ -174,11 +175,16 @@ class SettingsPanel:
     def _set(self, knob: Knob, value: object) -> None:
         accepted = knob.accept(value)
         if accepted is None:
-            return  # still being typed; the field corrects itself when it is left
+            return  # still being typed
         if getattr(self._options.value, knob.name) != accepted:
             self._options.set(**{knob.name: accepted})
         self._sliders[knob.name].value = accepted
         self._numbers[knob.name].value = accepted
+
+    def _settle(self, knob: Knob) -> None:
+        """Put back what is in force, when a field is left empty."""
+        if knob.accept(self._numbers[knob.name].value) is None:
+            self._numbers[knob.name].value = getattr(self._options.value, knob.name)
 
     def _set_seed(self, text: str | None) -> None:
         try:

@@ -185,6 +185,15 @@ def test_a_busy_port_is_named_before_anything_starts(ups: list[Up], tmp_path: Pa
     assert len(first.alive) == 6
 
 
+def test_what_it_says_to_ask_names_a_key_where_one_is_needed(ups: list[Up], tmp_path: Path) -> None:
+    up = begin(ups, tmp_path, "--api-keys", "secret-key")
+    assert up.process.stdout is not None
+    while not (line := up.process.stdout.readline()).startswith("Ask it:"):
+        pass
+    assert "authorization: Bearer KEY" in line
+    assert "secret-key" not in line
+
+
 def test_one_service_can_run_alone(ups: list[Up], tmp_path: Path) -> None:
     up = begin(ups, tmp_path, "tokenize")
     wait_until(lambda: len(up.pids) == 2)

@@ -483,6 +483,22 @@ async def test_a_single_message_that_is_too_long_gets_a_sentence_and_can_be_edit
     assert texts(user, "question") == []
 
 
+async def test_a_message_that_is_too_long_pushes_nothing_out(user: User, site: Site) -> None:
+    send(user, "Hello")
+    await see(user, "12.3 tokens/s")
+    site.fake.max_context = 40
+    send(user, "word " * 60)
+    await see(user, "This message is too long for the model")
+    assert not user._sees(marker="left-out")
+    send(user, "And you?")
+    async with asyncio.timeout(5):
+        while len(texts(user, "use-seed")) != 2:
+            await asyncio.sleep(0.02)
+    contents = [message["content"] for message in site.fake.requests[-1]["messages"]]
+    assert contents[0] == "Hello"
+    assert contents[-1] == "And you?"
+
+
 async def test_messages_and_input_find_their_own_direction(user: User) -> None:
     send(user, "مرحبا! كيف حالك؟")
     await see(user, "12.3 tokens/s")
@@ -543,6 +559,15 @@ async def test_reset_goes_back_to_the_defaults(user: User, site: Site) -> None:
     await see(user, "Hello! I am piBLOOM.")
     assert site.fake.requests[0]["temperature"] == 0.8
     assert "seed" not in site.fake.requests[0]
+
+
+async def test_a_setting_that_is_left_empty_shows_what_is_in_force(user: User) -> None:
+    user.find(marker="settings").click()
+    (number,) = user.find(marker="max_new_tokens").elements
+    assert isinstance(number, ui.number)
+    number.value = None
+    user.find(marker="max_new_tokens").trigger("blur")
+    assert number.value == 256
 
 
 @pytest.mark.parametrize("bad", [99.0, -1.0, float("nan"), None])
