@@ -50,19 +50,16 @@ def started(pod: Pod) -> bool:
 
 def wake(cluster: Cluster, service: str) -> Wake:
     """Ask a service that is at zero; return when each phase was over."""
-    with cluster.watching(service) as watch:
+    with cluster.watching(service) as watch, cluster.client(service) as http:
         time.sleep(0.5)  # until the watch is established
-        sent = time.time()
+        made: dict[str, float] = {}
         if service.startswith("generate"):
             reply = cluster.stream(service, BODY)
-            first, made = reply.tokens[0], reply.done["timings"]
+            sent, first, made = reply.sent, reply.tokens[0], reply.done["timings"]
         else:
-            made = {}
-            with cluster.client(service) as http:
-                answer = (
-                    http.get("/") if service == HELLO else http.post("/", json={"text": "Hello"})
-                )
-                answer.raise_for_status()
+            sent = time.time()
+            answer = http.get("/") if service == HELLO else http.post("/", json={"text": "Hello"})
+            answer.raise_for_status()
             first = time.time()
         until(lambda: watch.first(condition("Ready")), 30, f"{service}: no pod became ready")
         seen = {
@@ -95,13 +92,14 @@ def burst(cluster: Cluster) -> dict[str, Any]:
     cluster.wait_for_zero("generate")
     with cluster.watching("generate") as watch:
         time.sleep(0.5)
-        sent = time.time()
         body = {**BODY, "max_new_tokens": 64}
         replies = in_parallel(
             BURST, lambda index: cluster.stream("generate", body | {"seed": index})
         )
         cluster.wait_for_zero("generate")
+    sent = min(reply.sent for reply in replies)
     return {
+        "sent": sorted(reply.sent - sent for reply in replies),
         "pods": steps(watch, sent),
         "replies": [outcome(reply, sent) for reply in replies],
     }
@@ -168,15 +166,15 @@ def table(results: dict[str, Any]) -> str:
         lines.append(f"| {name} | {' | '.join(row)} | {later:+.2f} |")
     replies = results["burst"]["replies"]
     whole = [each for each in replies if each["last"] == "done"]
-    refused = [each for each in replies if each["status"] in (429, 503)]
+    refused = [each for each in replies if each["status"] in (429, 503) and each["retry_after"]]
     other = len(replies) - len(whole) - len(refused)
     lines += [
         "",
-        f"## {len(replies)} requests at once, at zero",
+        f"## {len(replies)} requests within {results['burst']['sent'][-1]:.2f} s, at zero",
         "",
         f"{len(whole)} replies to their end, {len(refused)} refused with Retry-After, {other} lost;"
-        f" first tokens after {min(each['first'] for each in whole):.1f} to"
-        f" {max(each['first'] for each in whole):.1f} s, all ended after"
+        f" first tokens after {min((each['first'] for each in whole), default=0):.1f} to"
+        f" {max((each['first'] for each in whole), default=0):.1f} s, all ended after"
         f" {max(each['end'] for each in replies):.1f} s;"
         f" {max(pods for _, pods, _ in results['burst']['pods'])} pods.",
     ]

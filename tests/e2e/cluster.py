@@ -7,10 +7,12 @@ INGRESS, or the node port of Kourier on this machine.
 import json
 import os
 import shutil
+import ssl
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -67,6 +69,8 @@ class Cluster:
     def __init__(self, namespace: str = NAMESPACE) -> None:
         """Find the cluster and its ingress; `Unavailable` when one is missing."""
         self.namespace = namespace
+        self._hosts: dict[str, str] = {}
+        self._tls = ssl.create_default_context()  # takes longer to make than a request to send
         if "KUBECONFIG" not in os.environ:
             raise Unavailable("KUBECONFIG names no cluster")
         if shutil.which("kubectl") is None:
@@ -99,9 +103,11 @@ class Cluster:
         raise Unavailable("Kourier has no node port here; give the ingress's address in INGRESS")
 
     def host(self, service: str) -> str:
-        """Return the host name that the ingress knows a service by."""
-        url: str = self.get("ksvc", service)["status"]["url"]
-        return url.partition("://")[2]
+        """Return the host name that the ingress knows a service by; asked for once."""
+        if service not in self._hosts:
+            url: str = self.get("ksvc", service)["status"]["url"]
+            self._hosts[service] = url.partition("://")[2]
+        return self._hosts[service]
 
     def client(self, service: str, timeout: float = 300.0) -> httpx.Client:
         """Return a client that talks to a service through the ingress."""
@@ -110,6 +116,7 @@ class Cluster:
             headers={"Host": self.host(service)},
             timeout=timeout,
             trust_env=False,
+            verify=self._tls,
         )
 
     def pods(self, service: str, *, ending: bool = True) -> list[dict[str, Any]]:
@@ -219,18 +226,9 @@ def until(check: Callable[[], T], seconds: float, otherwise: str) -> T:
 
 
 def in_parallel(calls: int, call: Callable[[int], T]) -> list[T]:
-    """Call a function with 0, 1, … at once, and return all that came back."""
-    results: list[T | None] = [None] * calls
-
-    def run(index: int) -> None:
-        results[index] = call(index)
-
-    threads = [threading.Thread(target=run, args=(index,)) for index in range(calls)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return [result for result in results if result is not None]
+    """Call a function with 0, 1, … at once, and return what came back; what one raised, raises."""
+    with ThreadPoolExecutor(calls) as pool:
+        return list(pool.map(call, range(calls)))
 
 
 def moment(text: str) -> float:
