@@ -21,6 +21,7 @@ Usage: build.sh [OPTIONS]
   --base IMAGE        what the images begin with: python:3.11-slim-bookworm, or like it;
                       `debian` makes one of this machine's Debian packages, and pulls nothing
   --builder IMAGE     what compiles: python:3.11-bookworm, or like it
+  --pull              take the base images anew, with what was mended in them since
   --no-check          do not run the images once
 
 Every step is skipped when it was done before, so an interrupted build goes on where it was.
@@ -35,7 +36,7 @@ say() { printf 'piBLOOM: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
 
 model= bits=8 arches=arm64 tag= registry=localhost:32000 push= deploy= with=kubectl overlay=microk8s
-base= builder= check=yes
+base= builder= check=yes pull=
 value() { [ $# -ge 2 ] && [ -n "$2" ] || fail "$1 needs a value; ./build.sh --help shows them"; }
 while [ $# -gt 0 ]; do
   case $1 in
@@ -50,6 +51,7 @@ while [ $# -gt 0 ]; do
     --push) push=yes ;;
     --deploy) push=yes deploy=yes ;;
     --no-check) check= ;;
+    --pull) pull=yes ;;
     -h | --help) usage; exit ;;
     *) fail "there is no option $1; ./build.sh --help shows them" ;;
   esac
@@ -77,11 +79,11 @@ find_engine() {
   local candidate
   while read -r candidate; do
     if "$candidate" buildx version >/dev/null 2>&1; then
-      docker=$candidate build=("$candidate" buildx build --load)
+      docker=$candidate build=(env BUILDX_NO_DEFAULT_ATTESTATIONS=1 "$candidate" buildx build --load)
       return
     fi
     case $("$candidate" version --format '{{.Client.Version}}' 2>/dev/null) in
-      19.* | 20.*) docker=$candidate build=(env DOCKER_BUILDKIT=1 "$candidate" build); return ;;
+      20.*) docker=$candidate build=(env DOCKER_BUILDKIT=1 "$candidate" build); return ;;
     esac
   done < <(type -ap docker 2>/dev/null || true)
   docker=$(command -v podman) || return 1
@@ -146,10 +148,11 @@ fi
 # --- the images --------------------------------------------------------------------------------------------
 
 have() { "$docker" image inspect "$1" >/dev/null 2>&1; }
+pull_image() { { [ -z "$pull" ] && have "$1"; } || "$docker" pull --quiet "$1" >/dev/null 2>&1; }
 
 if [ -z "$base" ]; then
   # A name that is there already, or can be had; where no registry can be reached, Debian's packages can.
-  if have python:3.11-slim-bookworm || "$docker" pull --quiet python:3.11-slim-bookworm >/dev/null 2>&1; then
+  if pull_image python:3.11-slim-bookworm && { [ -n "$builder" ] || pull_image python:3.11-bookworm; }; then
     base=python:3.11-slim-bookworm
   else
     say "python:3.11-slim-bookworm cannot be pulled; making base images of Debian's packages instead"
@@ -158,7 +161,9 @@ if [ -z "$base" ]; then
 fi
 if [ "$base" = debian ]; then
   missing=()
-  for arch in "${arches[@]}"; do have "pibloom/base:$arch" || missing+=("$arch"); done
+  for arch in "${arches[@]}"; do
+    if [ -n "$pull" ] || ! have "pibloom/base:$arch"; then missing+=("$arch"); fi
+  done
   if [ ${#missing[@]} -gt 0 ] || ! have pibloom/builder; then
     DOCKER=$docker scripts/base-image.sh "${missing[@]:-$native}" >/dev/null
   fi
@@ -223,7 +228,7 @@ fi
 digest_of() { # digest_of NAME TAG: as the registry has it
   curl -fsSI --max-time 30 "$scheme://$registry/v2/$1/manifests/$2" \
     -H 'Accept: application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.manifest.v1+json' |
-    tr -d '\r' | sed -n 's/^[Dd]ocker-[Cc]ontent-[Dd]igest: //p'
+    tr -d '\r' | sed -n 's/^[Dd]ocker-[Cc]ontent-[Dd]igest: //p' || true
 }
 
 push_image() { # push_image SERVICE: all its architectures under one tag
@@ -285,12 +290,26 @@ if [ "$with" = kn ]; then
 else
   kubectl apply -k build/deploy
 fi
+of_service() { # of_service SERVICE JSONPATH
+  kubectl get --namespace pibloom "service.serving.knative.dev/$1" -o jsonpath="$2" 2>>"$log" || true
+}
+wait_ready() { # wait_ready SERVICE: half an hour, but not long for what Knative says has failed
+  local service=$1 state=Unknown generations end=$((SECONDS + 1800)) failed=
+  while [ "$state" != True ]; do
+    if [ "$state" = False ]; then failed=${failed:-$SECONDS}; else failed=; fi
+    if [ $SECONDS -ge "$end" ] || { [ -n "$failed" ] && [ $((SECONDS - failed)) -ge 30 ]; }; then
+      say "$service: $(of_service "$service" '{.status.conditions[?(@.type=="Ready")].message}')"
+      fail "$service did not become ready; kubectl describe --namespace pibloom ksvc $service says more"
+    fi
+    sleep 1
+    state=$(of_service "$service" '{.status.conditions[?(@.type=="Ready")].status}')
+    generations=$(of_service "$service" '{.metadata.generation}={.status.observedGeneration}')
+    [ "${generations%=*}" = "${generations#*=}" ] || state=Unknown # said of what was there before
+  done
+}
 say "waiting until all is ready; the first pull of a large model takes minutes"
 for service in "${services[@]}"; do
-  if ! kubectl wait --namespace pibloom --for condition=Ready --timeout 1800s "service.serving.knative.dev/$service" >/dev/null; then
-    kubectl get --namespace pibloom "service.serving.knative.dev/$service" -o jsonpath='{.status.conditions[?(@.status!="True")].message}' >&2
-    fail "$service did not become ready; kubectl describe --namespace pibloom ksvc $service says more"
-  fi
+  wait_ready "$service"
 done
 for service in "${services[@]}"; do
   printf '%-9s %s\n' "$service" "$(kubectl get --namespace pibloom "service.serving.knative.dev/$service" -o jsonpath='{.status.url}')"

@@ -65,6 +65,8 @@ def _serve(settings: Settings, host: str, port: int) -> None:
             show_welcome_message=False,
             tailwind=False,
             storage_secret=settings.secret,
+            # A busy Pi may take a while to connect a page anew; until then its reply goes on.
+            reconnect_timeout=30,
             # Open pages hold a socket, and would otherwise hold up the end.
             timeout_graceful_shutdown=1,
         )

@@ -277,8 +277,9 @@ class ChatPage:
             self._finish(run)
             self._said.text = turn.reply.problem
             if failure.away:
-                if failure.kind in ("unreachable", "unavailable", "loading", "draining"):
-                    self._was_away = True
+                # Without a word of it, silence is a pod that took too long to start.
+                started = bool(turn.reply.text) or failure.kind == "broken"
+                self._was_away = self._was_away or not started
                 self._watch()
         except asyncio.CancelledError:
             run.stop()

@@ -218,7 +218,7 @@ class Functions:
     async def count(self, text: str) -> int:
         """Return how many tokens `text` has."""
         request = self._http.build_request("POST", f"{self._tokenize}/", json={"text": text})
-        answer = await self._json(request, "tokenize")
+        answer = await self._json(request, "tokenize", self._wake_s)
         return _int(answer, "count", "tokenize")
 
     async def ready(self) -> None:

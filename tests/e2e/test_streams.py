@@ -79,6 +79,7 @@ def test_draining_its_node_cuts_no_stream(cluster: Cluster, long_reply: dict[str
     wait_until_streaming(cluster)
     node = ready_pods(cluster)[0]["spec"]["nodeName"]
     selector = f"--pod-selector={SERVICE_LABEL}=generate"
+    assert running.alive, "the stream had ended before its node was drained"
     try:
         # Waits until the pod is gone, and so until the stream has ended.
         cluster.kubectl("drain", node, selector, "--ignore-daemonsets", "--timeout=300s")

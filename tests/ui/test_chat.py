@@ -445,6 +445,43 @@ async def test_a_missing_tokenize_function_is_silent(
     await functions.aclose()
 
 
+async def test_a_reply_that_never_begins_is_asked_for_again(
+    simulation: tuple[User, Site],
+) -> None:
+    user, site = simulation
+    functions = Functions(site.settings, idle_s=0.3)
+
+    @ui.page("/impatient")
+    async def impatient() -> None:
+        await ChatPage(functions, site.tabs, QUICK).run()
+
+    await user.open("/impatient")
+    await see(user, "pibloom-demo")
+    site.fake.answers = [Answer([asyncio.Event()])]
+    send(user, "Hello")
+    await see(user, "Hello! I am piBLOOM.")
+    assert len(site.fake.requests) == 2
+    await functions.aclose()
+
+
+async def test_a_count_waits_for_its_function_to_wake(
+    simulation: tuple[User, Site],
+) -> None:
+    user, site = simulation
+    functions = Functions(site.settings, short_s=0.1)
+    site.fake.count_delay = 0.3
+
+    @ui.page("/asleep")
+    async def asleep() -> None:
+        await ChatPage(functions, site.tabs, QUICK).run()
+
+    await user.open("/asleep")
+    await see(user, "pibloom-demo")
+    user.find(marker="input").type("Hello")
+    await count_says(user, "1 token")
+    await functions.aclose()
+
+
 async def test_the_chats_share_of_the_context_is_shown(user: User) -> None:
     await see(user, "Chat 0 / 512")
     send(user, "Hello")
