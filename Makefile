@@ -3,8 +3,10 @@
 PORT ?= 8080
 GENERATE_PORT ?= 8081
 TOKENIZE_PORT ?= 8082
-# Of the cluster that `make e2e` deploys to.
+# What `make e2e` deploys: for which cluster, and what model. The demo model is too fast for its long streams, so
+# by default it is one of random weights, of BLOOM-560m's shape.
 ARCH ?= amd64
+MODEL ?=
 PYTHON := .venv/bin/python
 
 .PHONY: up test lint bench e2e lock clean help
@@ -34,7 +36,7 @@ bench: ## compare the engine with its peers; measure start-up and memory of each
 
 e2e: ## deploy to the cluster that KUBECONFIG names, and test it there
 	@scripts/setup.sh test
-	@[ -z "$$KUBECONFIG" ] || ./build.sh --arch $(ARCH) --overlay local --deploy
+	@[ -z "$$KUBECONFIG" ] || ./build.sh --arch $(ARCH) --overlay local --deploy --model "$(or $(MODEL),$$($(PYTHON) -m bench.weights))"
 	$(PYTHON) -m pytest tests/e2e -rs
 
 lock: ## choose versions anew and write them to requirements/

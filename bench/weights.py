@@ -148,3 +148,7 @@ def ctranslate2() -> Path:
             str(path), quantization="int8"
         )
     return path
+
+
+if __name__ == "__main__":
+    print(checkpoint())

@@ -174,6 +174,11 @@ class Cluster:
         patch = {"spec": {"template": {"spec": {"containers": [container]}}}}
         self.kubectl("patch", "ksvc", service, "--type", "merge", "--patch", json.dumps(patch))
 
+    def annotate(self, service: str, name: str, value: str | None) -> None:
+        """Roll out a new revision, with an annotation set anew, or without it."""
+        patch = {"spec": {"template": {"metadata": {"annotations": {name: value}}}}}
+        self.kubectl("patch", "ksvc", service, "--type", "merge", "--patch", json.dumps(patch))
+
     @contextmanager
     def watching(self, service: str) -> Iterator["Watch"]:
         """Note when a service's pods change, as the API server tells it."""
