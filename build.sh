@@ -293,8 +293,10 @@ fi
 of_service() { # of_service SERVICE JSONPATH
   kubectl get --namespace pibloom "service.serving.knative.dev/$1" -o jsonpath="$2" 2>>"$log" || true
 }
-wait_ready() { # wait_ready SERVICE: half an hour, but not long for what Knative says has failed
-  local service=$1 state=Unknown generations end=$((SECONDS + 1800)) failed=
+# wait_ready SERVICE: half an hour, but not long for what Knative says has failed. It says so late: what its pods
+# complain of (an image that is not there, a process that ends) is told at once.
+wait_ready() {
+  local service=$1 state=Unknown generations complaint told= end=$((SECONDS + 1800)) failed=
   while [ "$state" != True ]; do
     if [ "$state" = False ]; then failed=${failed:-$SECONDS}; else failed=; fi
     if [ $SECONDS -ge "$end" ] || { [ -n "$failed" ] && [ $((SECONDS - failed)) -ge 30 ]; }; then
@@ -302,6 +304,9 @@ wait_ready() { # wait_ready SERVICE: half an hour, but not long for what Knative
       fail "$service did not become ready; kubectl describe --namespace pibloom ksvc $service says more"
     fi
     sleep 1
+    complaint=$(kubectl get pods --namespace pibloom --selector "serving.knative.dev/service=$service" \
+      -o jsonpath='{.items[*].status.containerStatuses[*].state.waiting.message}' 2>>"$log" || true)
+    case $told in *"$complaint"*) ;; *) say "$service: $complaint"; told+=$complaint ;; esac
     state=$(of_service "$service" '{.status.conditions[?(@.type=="Ready")].status}')
     generations=$(of_service "$service" '{.metadata.generation}={.status.observedGeneration}')
     [ "${generations%=*}" = "${generations#*=}" ] || state=Unknown # said of what was there before
