@@ -164,12 +164,18 @@ if [ "$base" = debian ]; then
   for arch in "${arches[@]}"; do
     if [ -n "$pull" ] || ! have "pibloom/base:$arch"; then missing+=("$arch"); fi
   done
+  [ -z "$pull" ] || "$docker" rmi pibloom/builder:latest >/dev/null 2>&1 || true
   if [ ${#missing[@]} -gt 0 ] || ! have pibloom/builder; then
     DOCKER=$docker scripts/base-image.sh "${missing[@]:-$native}" >/dev/null
   fi
   builder=${builder:-pibloom/builder:latest}
 fi
 builder=${builder:-python:3.11-bookworm}
+if [ -n "$pull" ] && [ "$base" != debian ]; then
+  for each in "$base" "$builder"; do
+    "$docker" pull --quiet "$each" >/dev/null || fail "$each cannot be pulled"
+  done
+fi
 
 secret=()
 authorities=${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}
@@ -218,9 +224,13 @@ fi
 
 # --- the registry ------------------------------------------------------------------------------------------
 
-scheme=https insecure=()
+scheme=https insecure=() tls=()
 if curl -fsS --max-time 10 "http://$registry/v2/" >/dev/null 2>&1; then
-  scheme=http insecure=(--insecure)
+  scheme=http
+  case $docker in
+    *podman) insecure=(--tls-verify=false) tls=(--tls-verify=false) ;; # docker trusts this machine's own
+    *) insecure=(--insecure) ;;
+  esac
 elif ! curl -sS --max-time 10 "https://$registry/v2/" >/dev/null 2>&1; then
   fail "no registry answers at $registry; microk8s enable registry starts one on port 32000"
 fi
@@ -234,12 +244,12 @@ digest_of() { # digest_of NAME TAG: as the registry has it
 push_image() { # push_image SERVICE: all its architectures under one tag
   local service=$1 name=$registry/pibloom-$1:$tag arch images=()
   for arch in "${arches[@]}"; do
-    "$docker" push --quiet "$(image "$service" "$arch")" >"$log" 2>&1 || { tail -n 5 "$log" >&2; fail "$name could not be pushed"; }
+    "$docker" push --quiet "${tls[@]}" "$(image "$service" "$arch")" >"$log" 2>&1 || { tail -n 5 "$log" >&2; fail "$name could not be pushed"; }
     images+=("$(image "$service" "$arch")")
   done
   if [ ${#images[@]} = 1 ]; then
     "$docker" tag "${images[0]}" "$name"
-    "$docker" push --quiet "$name" >"$log" 2>&1 || { tail -n 5 "$log" >&2; fail "$name could not be pushed"; }
+    "$docker" push --quiet "${tls[@]}" "$name" >"$log" 2>&1 || { tail -n 5 "$log" >&2; fail "$name could not be pushed"; }
   else
     "$docker" manifest rm "$name" >/dev/null 2>&1 || true
     "$docker" manifest create "${insecure[@]}" "$name" "${images[@]}" >"$log" 2>&1 \

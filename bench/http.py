@@ -286,11 +286,10 @@ def overhead(model: Path, *, rounds: int, tokens: int) -> Figures:
 
 _HEAD = """# The function under load
 
-Made by `python -m bench.http` on loopback; clients and server share the machine, so that a crowd of
-clients takes from the streams what it computes itself. Memory grows until the budget for keys and
-values (2 GiB here) is used; "memory grew by" is the most of the last quarter over the most of the
-first one, after the first minute. "Overhead" is what HTTP adds to the time of the engine alone,
-drawing in the same way."""
+Made by `python -m bench.http` on loopback; clients and server share the machine. Memory grows until
+the budget for keys and values (2 GiB here) is used; "memory grew by" is the most of the last
+quarter over the most of the first one, after the first minute. "Overhead" is what HTTP adds to the
+time of the engine alone, drawing in the same way."""
 
 
 def table(found: Mapping[str, Figures]) -> str:

@@ -33,7 +33,8 @@ fi
 
 container=$("$docker" run --detach --platform "linux/$arch" --read-only --cap-drop ALL --security-opt no-new-privileges \
   --publish 127.0.0.1::8080 "${emulated[@]}" "$image" ${command[@]+"${command[@]}"})
-address=http://$("$docker" port "$container" 8080 | head -n 1)
+# Empty where the container has ended already; its last words are shown below.
+address=http://$("$docker" port "$container" 8080 2>/dev/null | head -n 1 || true)
 
 readiness=/readyz
 [ "$service" = ui ] && readiness=/healthz

@@ -6,6 +6,7 @@ docker answers: a container in which these tests may run has none.
 
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -127,6 +128,25 @@ def test_a_model_may_be_a_link(
     file = tmp_path / "link.bloom"
     file.symlink_to("real/model.bloom")
     assert staged(file) == baked
+
+
+def test_an_image_that_dies_at_once_leaves_its_last_words(tmp_path: Path) -> None:
+    docker = tmp_path / "docker"
+    docker.write_text(
+        "#!/bin/sh\ncase $1 in\n  port) exit 1 ;;\n  inspect) echo false ;;\n"
+        "  logs) echo the disk melted ;;\n  run) echo container ;;\nesac\n"
+    )
+    docker.chmod(0o755)
+    native = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
+    done = subprocess.run(
+        [ROOT / "scripts" / "check-image.sh", "generate", native, "image"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"DOCKER": str(docker)},
+    )
+    assert done.returncode == 1
+    assert "the disk melted" in done.stderr
+    assert "does not start" in done.stderr
 
 
 @pytest.fixture(scope="module")
