@@ -76,10 +76,13 @@ case $(uname -m) in x86_64) native=amd64 ;; aarch64 | arm64) native=arm64 ;; *) 
 
 # docker with BuildKit, which is a plugin since version 23 and was built in before; or else podman.
 find_engine() {
-  local candidate
+  local candidate builder_of_daemon
   while read -r candidate; do
     if "$candidate" buildx version >/dev/null 2>&1; then
-      docker=$candidate build=(env BUILDX_NO_DEFAULT_ATTESTATIONS=1 "$candidate" buildx build --load)
+      # The daemon's own builder, whichever is in use: others cannot see images that are only here.
+      builder_of_daemon=$("$candidate" context show 2>/dev/null || echo default)
+      docker=$candidate build=(env BUILDX_NO_DEFAULT_ATTESTATIONS=1 "BUILDX_BUILDER=$builder_of_daemon"
+        "$candidate" buildx build --load)
       return
     fi
     case $("$candidate" version --format '{{.Client.Version}}' 2>/dev/null) in
@@ -93,7 +96,8 @@ find_engine || fail "neither docker with BuildKit (its plugin buildx) nor podman
 if ! problem=$("$docker" info 2>&1 >/dev/null); then
   case $problem in
     *"permission denied"*) fail "you may not use docker here; add yourself to its group, or run this as root" ;;
-    *) fail "docker does not answer; start it: sudo systemctl start docker" ;;
+    *daemon*) fail "docker does not answer; start it: sudo systemctl start docker" ;;
+    *) say "$problem"; fail "$docker info fails with this; there are no images without it" ;;
   esac
 fi
 
@@ -107,7 +111,9 @@ pibloom() {
   .venv/bin/pibloom "$@"
 }
 
-mkdir -p build/model build/deploy
+mkdir -p build/model build/images build/deploy
+exec {lock}>build/lock
+flock --nonblock "$lock" || fail "another build.sh is at work here"
 if [ -z "$model" ]; then
   source=model/demo/checkpoint name=pibloom-demo
 else
@@ -145,19 +151,41 @@ if ! made_before "$tokenizer"; then
   made "$tokenizer"
 fi
 
+# An image's builder is sent the image's own model, and none of the others.
+rm -rf build/images/*
+send() { # send SERVICE FILE
+  mkdir "build/images/$1"
+  ln "$2" "build/images/$1/" 2>/dev/null || cp -p "$2" "build/images/$1/"
+}
+send generate "$weights"
+send tokenize "$tokenizer"
+
 # --- the images --------------------------------------------------------------------------------------------
 
+log=build/build.log
 have() { "$docker" image inspect "$1" >/dev/null 2>&1; }
-pull_image() { { [ -z "$pull" ] && have "$1"; } || "$docker" pull --quiet "$1" >/dev/null 2>&1; }
+bring() { # bring IMAGE ARCH…: it is here for each, or is pulled
+  local image=$1 arch
+  shift
+  for arch; do
+    { [ -z "$pull" ] && [ "$("$docker" image inspect --format '{{.Architecture}}' "$image" 2>/dev/null)" = "$arch" ]; } \
+      || "$docker" pull --quiet --platform "linux/$arch" "$image" >/dev/null 2>"$log" || return 1
+  done
+}
 
 if [ -z "$base" ]; then
-  # A name that is there already, or can be had; where no registry can be reached, Debian's packages can.
-  if pull_image python:3.11-slim-bookworm && { [ -n "$builder" ] || pull_image python:3.11-bookworm; }; then
-    base=python:3.11-slim-bookworm
-  else
-    say "python:3.11-slim-bookworm cannot be pulled; making base images of Debian's packages instead"
+  # Where no registry can be reached, Debian's packages can.
+  base=python:3.11-slim-bookworm
+  if ! { bring "$base" "${arches[@]}" && { [ -n "$builder" ] || bring python:3.11-bookworm "$native"; }; }; then
+    say "$(tail -n 1 "$log")"
+    say "$base cannot be pulled; making base images of Debian's packages instead"
     base=debian
   fi
+elif [ -n "$pull" ] && [ "$base" != debian ]; then
+  bring "$base" "${arches[@]}" || { tail -n 1 "$log" >&2; fail "$base cannot be pulled"; }
+fi
+if [ -n "$pull" ] && [ -n "$builder" ]; then
+  bring "$builder" "$native" || { tail -n 1 "$log" >&2; fail "$builder cannot be pulled"; }
 fi
 if [ "$base" = debian ]; then
   missing=()
@@ -171,23 +199,17 @@ if [ "$base" = debian ]; then
   builder=${builder:-pibloom/builder:latest}
 fi
 builder=${builder:-python:3.11-bookworm}
-if [ -n "$pull" ] && [ "$base" != debian ]; then
-  for each in "$base" "$builder"; do
-    "$docker" pull --quiet "$each" >/dev/null || fail "$each cannot be pulled"
-  done
-fi
 
 secret=()
 authorities=${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}
 [ -r "$authorities" ] && secret=(--secret "id=certificates,src=$authorities")
 
-log=build/build.log
 build_image() { # build_image SERVICE ARCH
   local service=$1 arch=$2 file=functions/$1/Dockerfile from=$base arguments=()
   [ "$base" = debian ] && from=pibloom/base:$arch
   case $service in
-    generate) arguments=(--build-arg "MODEL=$weights") ;;
-    tokenize) arguments=(--build-arg "MODEL=$tokenizer") ;;
+    generate) arguments=(--build-arg "MODEL=build/images/generate/${weights##*/}") ;;
+    tokenize) arguments=(--build-arg "MODEL=build/images/tokenize/${tokenizer##*/}") ;;
     ui) file=ui/Dockerfile ;;
   esac
   if ! "${build[@]}" --network host "${secret[@]}" --platform "linux/$arch" --file "$file" \
@@ -225,13 +247,16 @@ fi
 # --- the registry ------------------------------------------------------------------------------------------
 
 scheme=https insecure=() tls=()
-if curl -fsS --max-time 10 "http://$registry/v2/" >/dev/null 2>&1; then
+speaks() { # speaks http|https: the registry answers itself, even if only to ask who is there
+  case $(curl -s --max-time 10 --output /dev/null --write-out '%{http_code}' "$1://$registry/v2/") in 200 | 401) ;; *) false ;; esac
+}
+if speaks http; then
   scheme=http
   case $docker in
     *podman) insecure=(--tls-verify=false) tls=(--tls-verify=false) ;; # docker trusts this machine's own
     *) insecure=(--insecure) ;;
   esac
-elif ! curl -sS --max-time 10 "https://$registry/v2/" >/dev/null 2>&1; then
+elif ! speaks https; then
   fail "no registry answers at $registry; microk8s enable registry starts one on port 32000"
 fi
 
@@ -252,6 +277,8 @@ push_image() { # push_image SERVICE: all its architectures under one tag
     "$docker" push --quiet "${tls[@]}" "$name" >"$log" 2>&1 || { tail -n 5 "$log" >&2; fail "$name could not be pushed"; }
   else
     "$docker" manifest rm "$name" >/dev/null 2>&1 || true
+    # podman keeps lists and images under the same names; an earlier build may have had one architecture.
+    case $docker in *podman) "$docker" untag "$name" "$name" >/dev/null 2>&1 || true ;; esac
     "$docker" manifest create "${insecure[@]}" "$name" "${images[@]}" >"$log" 2>&1 \
       && "$docker" manifest push --purge "${insecure[@]}" "$name" >>"$log" 2>&1 \
       || { tail -n 5 "$log" >&2; fail "$name could not be pushed"; }
@@ -303,13 +330,17 @@ fi
 of_service() { # of_service SERVICE JSONPATH
   kubectl get --namespace pibloom "service.serving.knative.dev/$1" -o jsonpath="$2" 2>>"$log" || true
 }
-# wait_ready SERVICE: half an hour, but not long for what Knative says has failed. It says so late: what its pods
-# complain of (an image that is not there, a process that ends) is told at once.
+# wait_ready SERVICE: half an hour, but not long for what Knative says has failed, nor for a cluster that is silent.
+# Knative says it late: what its pods complain of (an image that is not there, a process that ends) is told at once.
 wait_ready() {
-  local service=$1 state=Unknown generations complaint told= end=$((SECONDS + 1800)) failed=
+  local service=$1 generations state=Unknown complaint told= end=$((SECONDS + 1800)) well=$SECONDS
   while [ "$state" != True ]; do
-    if [ "$state" = False ]; then failed=${failed:-$SECONDS}; else failed=; fi
-    if [ $SECONDS -ge "$end" ] || { [ -n "$failed" ] && [ $((SECONDS - failed)) -ge 30 ]; }; then
+    case $state in
+      Unknown) well=$SECONDS ;;
+      False) [ $((SECONDS - well)) -lt 30 ] || end=0 ;;
+      *) [ $((SECONDS - well)) -lt 120 ] || fail "the cluster answers no more: $(tail -n 1 "$log")" ;;
+    esac
+    if [ $SECONDS -ge "$end" ]; then
       say "$service: $(of_service "$service" '{.status.conditions[?(@.type=="Ready")].message}')"
       fail "$service did not become ready; kubectl describe --namespace pibloom ksvc $service says more"
     fi
@@ -317,9 +348,10 @@ wait_ready() {
     complaint=$(kubectl get pods --namespace pibloom --selector "serving.knative.dev/service=$service" \
       -o jsonpath='{.items[*].status.containerStatuses[*].state.waiting.message}' 2>>"$log" || true)
     case $told in *"$complaint"*) ;; *) say "$service: $complaint"; told+=$complaint ;; esac
-    state=$(of_service "$service" '{.status.conditions[?(@.type=="Ready")].status}')
-    generations=$(of_service "$service" '{.metadata.generation}={.status.observedGeneration}')
-    [ "${generations%=*}" = "${generations#*=}" ] || state=Unknown # said of what was there before
+    # One question: between two, what was said of the revision before could pass for what is said of this one.
+    read -r generations state < <(of_service "$service" \
+      '{.metadata.generation}={.status.observedGeneration} {.status.conditions[?(@.type=="Ready")].status}{"\n"}') || state=silent
+    if [ "${generations%=*}" != "${generations#*=}" ]; then state=Unknown; fi
   done
 }
 say "waiting until all is ready; the first pull of a large model takes minutes"

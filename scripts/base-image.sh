@@ -33,12 +33,15 @@ apt_for() { # apt_for ARCH COMMAND…: apt with lists of its own, so that nothin
 }
 
 sources() { # only Debian's own archives: others need not have the architecture
-  local mirror
-  mirror=$(apt-cache policy base-files | grep -oE 'https?://[^ ]+' | head -n 1)
+  local mirror security
+  mirror=$(apt-cache policy base-files | grep -oE 'https?://[^ ]+' | head -n 1 || true)
+  [ -n "$mirror" ] || fail "apt knows no mirror of Debian's archive that answers over HTTP"
+  security=$(apt-cache policy | grep -oE "https?://[^ ]+ $VERSION_CODENAME-security/main" | head -n 1 || true)
+  security=${security%% *}
   local signed="[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]"
   echo "deb $signed $mirror $VERSION_CODENAME main"
   echo "deb $signed $mirror $VERSION_CODENAME-updates main"
-  echo "deb $signed ${mirror%/debian*}/debian-security $VERSION_CODENAME-security main"
+  echo "deb $signed ${security:-http://security.debian.org/debian-security} $VERSION_CODENAME-security main"
 }
 
 # load NAME ARCH ROOT: ROOT becomes the one layer of an image, as `docker save` would write it. (`docker import`

@@ -52,14 +52,17 @@ finish() {
   # A container's files cannot be written, so Python would compile all that it imports at every start. The
   # source is trusted to be what it was: nothing in an image changes.
   compile() { python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash "$@"; }
-  library=$(cd /base && find usr -maxdepth 4 -name os.py -path '*/python3.11/*' | head -n 1)
-  library=${library%/os.py}
-  [ -n "$library" ] || { echo "piBLOOM: the base image has no Python 3.11" >&2; exit 1; }
+  for library in usr/local/lib/python3.11 usr/lib/python3.11; do # the first is the one that PATH finds
+    [ ! -e "/base/$library/os.py" ] || break
+  done
+  [ -e "/base/$library/os.py" ] || { echo "piBLOOM: the base image has no Python 3.11" >&2; exit 1; }
   PYTHONPYCACHEPREFIX=/tmp/pycache compile -s /base -p / \
     -x '/(test|idlelib|tkinter|turtledemo|lib2to3|ensurepip|distutils|site-packages|dist-packages|pydoc_data)/' "/base/$library"
   PYTHONPYCACHEPREFIX=/pycache compile /app /packages
   cp -r /tmp/pycache/base/. /pycache/
   python3 -B /source/scripts/sbom.py list "$@" >/sbom.cdx.json
+  # A checkout's files may be for its owner only; in an image another reads them.
+  chmod -R a+rX /app /packages /pycache
 }
 
 "$@"

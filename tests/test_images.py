@@ -4,6 +4,7 @@
 docker answers: a container in which these tests may run has none.
 """
 
+import fcntl
 import json
 import os
 import platform
@@ -59,30 +60,119 @@ def test_without_docker_it_says_what_to_install(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def staged(tmp_path: Path) -> Callable[[Path], tuple[bytes, bytes]]:
-    """Run `build.sh --model` in a folder of its own, without docker; return what images get."""
+def checkout(tmp_path: Path) -> Path:
+    """Return a folder with a build.sh of its own, and in bin/ a docker that only notes its work."""
     folder = tmp_path / "pibloom"
     folder.mkdir()
     for name in (".venv", "knative", "model", "pyproject.toml"):
         (folder / name).symlink_to(ROOT / name)
     shutil.copy(ROOT / "build.sh", folder)
-    docker = tmp_path / "bin" / "docker"
-    docker.parent.mkdir()
-    docker.write_text('#!/bin/sh\n[ "$1" = image ] && echo 1000000\necho "$@" >>"$0.log"\n')
-    docker.chmod(0o755)
+    (folder / "bin").mkdir()
+    program(
+        folder / "bin" / "docker",
+        """
+        case $1 in image) echo 1000000 ;; context) echo the-daemon ;; esac
+        echo "$BUILDX_BUILDER" "$@" >>"$0.log"
+        """,
+    )
+    return folder
+
+
+def program(path: Path, script: str) -> None:
+    path.write_text("#!/bin/sh\n" + script)
+    path.chmod(0o755)
+
+
+def build_in(checkout: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    (checkout / "bin" / "docker.log").unlink(missing_ok=True)
+    return subprocess.run(
+        [checkout / "build.sh", "--no-check", *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PATH": f"{checkout}/bin:{os.environ['PATH']}"},
+        timeout=300,
+    )
+
+
+@pytest.fixture
+def staged(checkout: Path) -> Callable[[Path], tuple[bytes, bytes]]:
+    """Run `build.sh --model` without docker; return what images get."""
 
     def stage(model: Path) -> tuple[bytes, bytes]:
-        log = Path(f"{docker}.log")
-        log.unlink(missing_ok=True)
-        subprocess.run(
-            [folder / "build.sh", "--model", model, "--no-check"],
-            check=True,
-            env=os.environ | {"PATH": f"{docker.parent}:{os.environ['PATH']}"},
-        )
-        weights, tokenizer = re.findall(r"MODEL=(\S+)", log.read_text())
-        return (folder / weights).read_bytes(), (folder / tokenizer).read_bytes()
+        done = build_in(checkout, "--model", model)
+        assert done.returncode == 0, done.stderr
+        log = (checkout / "bin" / "docker.log").read_text()
+        weights, tokenizer = (checkout / path for path in re.findall(r"MODEL=(\S+)", log))
+        assert list(weights.parent.iterdir()) == [weights]
+        assert list(tokenizer.parent.iterdir()) == [tokenizer]
+        return weights.read_bytes(), tokenizer.read_bytes()
 
     return stage
+
+
+def test_the_daemon_that_has_the_base_builds(checkout: Path) -> None:
+    """A builder in a container, which `docker buildx use` may have chosen, sees no local image."""
+    assert build_in(checkout).returncode == 0
+    log = (checkout / "bin" / "docker.log").read_text()
+    builds = [line for line in log.splitlines() if " buildx build " in line]
+    assert builds
+    assert all(line.startswith("the-daemon ") for line in builds)
+
+
+def test_two_builds_at_once_do_not_mix(checkout: Path) -> None:
+    (checkout / "build").mkdir()
+    with (checkout / "build" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = build_in(checkout)
+    assert done.returncode == 1
+    assert "another build.sh is at work" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("http", "https", "asked"), [(200, 0, "http"), (401, 0, "http"), (308, 401, "https")]
+)
+def test_a_redirect_is_no_registry(checkout: Path, http: int, https: int, asked: str) -> None:
+    program(
+        checkout / "bin" / "curl",
+        f"""
+        case "$*" in
+          *http://*/v2/) echo {http} ;; *https://*/v2/) echo {https} ;;
+          *{asked}://*/manifests/*) echo "Docker-Content-Digest: sha256:1234" ;;
+        esac
+        """,
+    )
+    done = build_in(checkout, "--push")
+    assert done.returncode == 0, done.stderr
+    deployed = (checkout / "build" / "deploy" / "kustomization.yaml").read_text()
+    assert deployed.count("digest: sha256:1234") == 3
+
+
+def test_it_waits_for_the_new_revision(checkout: Path) -> None:
+    """A Ready that was said of the former one, and a generation read later, are no answer."""
+    answer = 'case "$*" in */v2/) echo 200 ;; *) echo "Docker-Content-Digest: sha256:1" ;; esac'
+    program(checkout / "bin" / "curl", answer)
+    program(
+        checkout / "bin" / "kubectl",
+        """
+        case "$*" in
+          *serving.knative.dev/*status.url*) echo http://generate.example ;;
+          *serving.knative.dev/*)
+            of=2=2 is=True
+            case "$*" in *dev/generate*)
+              now=$(cat "$0.now" 2>/dev/null || echo 0)
+              echo $((now + 1)) >"$0.now"
+              case $now in 0) of=2=1 ;; 1) is=Unknown ;; esac ;;
+            esac
+            case "$*" in
+              *eneration*Ready*) echo $of $is ;; *Ready*) echo $is ;; *) echo $of ;;
+            esac ;;
+        esac
+        """,
+    )
+    done = build_in(checkout, "--deploy")
+    assert done.returncode == 0, done.stderr
+    assert (checkout / "bin" / "kubectl.now").read_text() == "3\n"
+    assert done.stdout.count("http://generate.example") == 3
 
 
 def changed_checkpoint(folder: Path, merges: int) -> Path:
