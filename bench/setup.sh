@@ -3,6 +3,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# Bytecode, as pip and a first start leave it. Other installers may write none, and PYTHONDONTWRITEBYTECODE
+# keeps Python from it: imports would then double each start that is measured.
+.venv/bin/python -m compileall -q -j 0 .venv/lib cli functions model ui >/dev/null || true
+
 venv=.venv/bench
 stamp=$venv/installed
 packages="xllamacpp==2026.10.11549 gguf ctranslate2==4.8.5"
