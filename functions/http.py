@@ -37,6 +37,7 @@ from functions.errors import (
     TooManyUploads,
     Unauthorized,
     UnsupportedMediaType,
+    WrongKey,
 )
 from functions.metrics import CONTENT_TYPE, Registry
 from functions.settings import Settings, keys_of, origins_of
@@ -87,13 +88,31 @@ class Routes:
         try:
             rule, found = adapter.match(method=request.method, return_rule=True)
         except WerkzeugNotFound:
-            raise NotFound("there is nothing at this path") from None
+            raise NotFound(self._where_to(request)) from None
         except WerkzeugMethodNotAllowed as error:
-            raise MethodNotAllowed(request.method, sorted(error.valid_methods or ())) from None
+            allowed = sorted(error.valid_methods or ())
+            raise MethodNotAllowed(request.method, _short(request.path), allowed) from None
         g.route = rule.rule
         handler: Handler = rule.endpoint
         response: Response = handler(request, **found)
         return response
+
+    def _where_to(self, request: Request) -> str:
+        """Say that there is nothing at a request's path, and which path may be meant."""
+        path = request.path.rstrip("/").lower()
+        paths = {path for _, path, _ in self.table if len(path) > 1}
+        # A base URL with /v1 twice, or without it.
+        meant = [each for each in sorted(paths) if path and _ends_alike(path, each.rstrip("/"))]
+        said = f"there is nothing at {_short(request.method)} {_short(request.path)};"
+        if meant:
+            said += f" is {meant[-1]} meant?"
+        if any(each.startswith("/v1/") for each in paths):
+            said += " Clients of OpenAI's need this server's address with /v1 as their base URL;"
+        return said + " every route is in /openapi.json"
+
+
+def _ends_alike(one: str, other: str) -> bool:
+    return one.endswith(other) or other.endswith(one)
 
 
 def install(app: Flask, settings: Settings, metrics: Registry) -> None:
@@ -164,7 +183,7 @@ def install(app: Flask, settings: Settings, metrics: Registry) -> None:
 
     def answer(error: Exception) -> Response:
         known = as_api_error(error)
-        response = known.response()
+        response = known.response(request.path)
         connection = request.environ.get("gunicorn.socket")
         if known.unread and connection:  # nobody waits for the rest
             response.call_on_close(lambda: _stop_reading(connection))
@@ -197,8 +216,13 @@ def _check_key(request: Request, keys: Sequence[bytes]) -> None:
     found = given.strip() if scheme.lower() == "bearer" else request.headers.get("X-API-Key", "")
     # Every key is compared, in constant time: how long it takes tells nothing.
     right = [hmac.compare_digest(found.encode(errors="replace"), key) for key in keys]
-    if not any(right):
-        raise Unauthorized("a key is needed: Authorization: Bearer KEY")
+    if any(right):
+        return
+    if found:
+        raise WrongKey("the key that was sent is none of those that are taken here")
+    if scheme:
+        raise Unauthorized("a key is needed as Authorization: Bearer KEY, but another scheme came")
+    raise Unauthorized("a key is needed, and none was sent: Authorization: Bearer KEY")
 
 
 def as_api_error(error: Exception) -> ApiError:
@@ -207,9 +231,11 @@ def as_api_error(error: Exception) -> ApiError:
         case ApiError():
             return error
         case WerkzeugMethodNotAllowed():
-            return MethodNotAllowed("this method", sorted(error.valid_methods or ()))
+            allowed = sorted(error.valid_methods or ())
+            return MethodNotAllowed(request.method, _short(request.path), allowed)
         case WerkzeugNotFound():
-            return NotFound("there is nothing at this path")
+            where = f"{request.method} {_short(request.path)}"
+            return NotFound(f"there is nothing at {where}; every route is in /openapi.json")
         case HTTPException(code=int(code)) if 400 <= code < 500:
             return BadRequest("the request cannot be understood")
     log.error("a request failed: %s", type(error).__name__, exc_info=error)
@@ -297,11 +323,15 @@ def _invalid(message: str, raw: object, type_: object) -> InvalidField:
         if expected.startswith(phrase):
             name = expected.split("`")[1]
             param = f"{param}.{name}" if param else name
-            problem = "is missing" if "missing" in phrase else "is not known here"
-            return InvalidField(f"the field {_short(param)} {problem}", param=_short(param))
+            lacks = "missing" in phrase
+            problem = "is missing" if lacks else "is not known here"
+            code = "missing_required_parameter" if lacks else "unknown_parameter"
+            said = f"the field {_short(param)} {problem}"
+            return InvalidField(said, param=_short(param), code=code)
     if expected.startswith("Expected `null`"):  # a field of OpenAI's that has no meaning here
         name = _short(param or "body")
-        return InvalidField(f"the field {name} is not supported", param=name)
+        said = f"the field {name} is not supported"
+        return InvalidField(said, param=name, code="unsupported_parameter")
     if expected.startswith("Invalid enum value"):
         # msgspec's own words echo the text.
         expected = f"Expected {' or '.join(map(repr, _values(type_, path.removesuffix('`'))))}"

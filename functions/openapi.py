@@ -8,8 +8,12 @@ import msgspec
 
 from functions import __version__
 
+_TEXT_OR_NULL = {"type": ["string", "null"]}
+_MESSAGE = {"type": "string", "description": "one sentence"}
+_PARAM = _TEXT_OR_NULL | {"description": "the field at fault"}
 ERROR: dict[str, Any] = {
     "type": "object",
+    "description": "An error of the native routes.",
     "required": ["error"],
     "properties": {
         "error": {
@@ -18,22 +22,57 @@ ERROR: dict[str, Any] = {
             "properties": {
                 "code": {"type": "integer", "description": "the HTTP status"},
                 "type": {"type": "string"},
-                "message": {"type": "string"},
-                "param": {"type": ["string", "null"], "description": "the field at fault"},
+                "message": _MESSAGE,
+                "param": _PARAM,
             },
         }
     },
 }
+OPENAI_ERROR: dict[str, Any] = {
+    "type": "object",
+    "description": "An error of the routes below /v1, as OpenAI's clients read it.",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": _MESSAGE,
+                "type": {
+                    "enum": [
+                        "invalid_request_error",
+                        "authentication_error",
+                        "rate_limit_error",
+                        "server_error",
+                    ]
+                },
+                "param": _PARAM,
+                "code": _TEXT_OR_NULL
+                | {"description": "such as model_not_found or context_length_exceeded"},
+            },
+            "additionalProperties": False,
+        }
+    },
+}
 # What any request may be answered with, and what those with a body, and those that generate, too.
-_ALWAYS = {400: "not HTTP", 401: "a key is needed", 500: "the server failed"}
+_ALWAYS = {400: "not HTTP", 401: "no key, or a wrong one", 500: "the server failed"}
 _WITH_BODY = {
     400: "not JSON",
     413: "the body is too large",
     415: "not application/json",
     422: "a field is wrong",
-    503: "loading, or shutting down; see Retry-After",
+    503: "loading, or shutting down",
 }
 _GENERATING = {404: "not the model that is served", 429: "full", 504: "past the deadline"}
+_RETRY_AFTER = {
+    "Retry-After": {"description": "seconds until it may go better", "schema": {"type": "integer"}}
+}
+_TIMEOUT: dict[str, Any] = {
+    "name": "X-Request-Timeout",
+    "in": "header",
+    "description": "seconds that the request may take, where fewer than the server's own limit",
+    "schema": {"type": "number", "exclusiveMinimum": 0},
+}
 
 
 @dataclass(frozen=True)
@@ -58,7 +97,10 @@ def document(name: str, operations: Sequence[Operation]) -> dict[str, Any]:
     _, components = msgspec.json.schema_components(
         bodies, ref_template="#/components/schemas/{name}"
     )
-    schemes = {"key": {"type": "http", "scheme": "bearer"}}
+    schemes = {
+        "key": {"type": "http", "scheme": "bearer"},
+        "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    }
     paths: dict[str, Any] = {}
     for operation in operations:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _described(operation)
@@ -67,10 +109,10 @@ def document(name: str, operations: Sequence[Operation]) -> dict[str, Any]:
         "info": {"title": f"piBLOOM {name}", "version": __version__, "license": _LICENSE},
         "paths": paths,
         "components": {
-            "schemas": components | {"Error": ERROR},
+            "schemas": components | {"Error": ERROR, "OpenAIError": OPENAI_ERROR},
             "securitySchemes": schemes,
         },
-        "security": [{}, {"key": []}],
+        "security": [{}, {"key": []}, {"header": []}],
     }
 
 
@@ -90,22 +132,32 @@ def _described(operation: Operation) -> dict[str, Any]:
     media: dict[str, Any] = {operation.media: {}}
     if operation.streams:
         media["text/event-stream"] = {}
-    error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    name = "Error"
+    if operation.path.startswith("/v1/"):
+        name = "OpenAIError"
+        if wrong := statuses.pop(422, ""):
+            statuses[400] += f", or {wrong}"
+    error = {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
     responses: dict[str, Any] = {"200": {"description": "done", "content": media}}
     for status, why in sorted(statuses.items()):
         responses[str(status)] = {"description": why, "content": error}
+        if status in (429, 503):
+            responses[str(status)]["headers"] = _RETRY_AFTER
     found: dict[str, Any] = {"summary": operation.summary, "responses": responses}
     if operation.body is not None:
-        name = {"$ref": f"#/components/schemas/{operation.body.__name__}"}
+        schema = {"$ref": f"#/components/schemas/{operation.body.__name__}"}
         found["requestBody"] = {
             "required": not operation.optional_body,
-            "content": {"application/json": {"schema": name}},
+            "content": {"application/json": {"schema": schema}},
         }
+    parameters: list[dict[str, Any]] = [_TIMEOUT] if operation.generates else []
     if "{" in operation.path:
         parameter = operation.path.partition("{")[2].partition("}")[0]
-        found["parameters"] = [
+        parameters.append(
             {"name": parameter, "in": "path", "required": True, "schema": {"type": "string"}}
-        ]
+        )
+    if parameters:
+        found["parameters"] = parameters
     return found
 
 

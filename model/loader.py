@@ -214,7 +214,7 @@ def sampling_of(path: Path) -> SamplingParams:
     path = path / "generation_config.json"
     if not path.is_file():
         return OURS
-    names = ("temperature", "top_k", "top_p", "repetition_penalty")
+    names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
         return SamplingParams(**{name: said[name] for name in names if said.get(name) is not None})

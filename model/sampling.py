@@ -45,6 +45,7 @@ class SamplingParams:
     temperature: float = 0.8  # 0 takes the likeliest token always
     top_k: int = 40  # 0 considers as many as are ever considered, `MAX_TOP_K`
     top_p: float = 0.95  # 1 considers every token
+    min_p: float = 0.0  # considers tokens of at least this share of the likeliest's probability
     repetition_penalty: float = 1.1  # 1 leaves repetition alone
     presence_penalty: float = 0.0  # taken off the logit of each token that the reply has already
     frequency_penalty: float = 0.0  # the same, for each time that it occurred
@@ -60,6 +61,8 @@ class SamplingParams:
             )
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be above 0 and at most 1, not {self.top_p}")
+        if not 0 <= self.min_p <= 1:
+            raise ValueError(f"min_p must be from 0 to 1, not {self.min_p}")
         if not 0 < self.repetition_penalty < math.inf:
             raise ValueError(f"repetition_penalty must be above 0, not {self.repetition_penalty}")
         for name in ("presence_penalty", "frequency_penalty"):
@@ -72,9 +75,10 @@ class SamplingParams:
 class Sampler:
     """Draws one sequence's tokens; the same seed and logits give the same tokens.
 
-    The order is that of transformers: penalties and biases, temperature, top-k, top-p. Exactly one
-    random number is used for each token, whatever the other sequences do. The repetition penalty
-    sees the prompt too; presence and frequency are those of the reply, as OpenAI has them.
+    The order is that of transformers: penalties and biases, temperature, top-k, top-p, min-p.
+    Exactly one random number is used for each token, whatever the other sequences do. The
+    repetition penalty sees the prompt too; presence and frequency are those of the reply, as OpenAI
+    has them.
     """
 
     def __init__(
@@ -118,15 +122,10 @@ class Sampler:
         )
 
     def _draw(self, likeliest_first: Iterator[tuple[int, float]]) -> int:
-        """Draw from (id, probability) pairs, cut to the smallest set that holds top-p."""
+        """Draw from (id, probability) pairs, cut by top-p and min-p."""
         draw = self._random.random()
-        if self.params.top_p < 1:
-            nucleus, mass = [], 0.0
-            for pair in likeliest_first:
-                nucleus.append(pair)
-                mass += pair[1]
-                if mass >= self.params.top_p:
-                    break
+        if self.params.top_p < 1 or self.params.min_p > 0:
+            nucleus, mass = self._nucleus(likeliest_first)
             draw *= mass
             likeliest_first = iter(nucleus)
         below, seen = 0.0, []
@@ -138,6 +137,25 @@ class Sampler:
         # What is left was never looked at, or is a rounding error: share it out among the others.
         draw = (draw - below) / max(1e-12, 1 - below) * below
         return next((id_ for id_, upto in seen if draw < upto), seen[-1][0])
+
+    def _nucleus(
+        self, likeliest_first: Iterator[tuple[int, float]]
+    ) -> tuple[list[tuple[int, float]], float]:
+        """Return the pairs that top-p and min-p leave, and the sum of their probabilities.
+
+        Both cut off the end: top-p leaves the smallest set that holds it, min-p what has that share
+        of the first one's probability.
+        """
+        nucleus: list[tuple[int, float]] = []
+        mass = 0.0
+        for pair in likeliest_first:
+            if nucleus and pair[1] < self.params.min_p * nucleus[0][1]:
+                break
+            nucleus.append(pair)
+            mass += pair[1]
+            if mass >= self.params.top_p < 1:
+                break
+        return nucleus, mass
 
     def _penalized(self, logits: Logits) -> dict[int, float]:
         """Return the new logits of the tokens that a penalty (Keskar et al. 2019) or bias meets."""

@@ -75,7 +75,7 @@ class Turn(msgspec.Struct, forbid_unknown_fields=True):
     content: Annotated[str, Meta(min_length=1)]
 
 
-SAMPLING = ("temperature", "top_k", "top_p", "repetition_penalty")
+SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 Stop = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
@@ -89,6 +89,7 @@ class GenerateBody(msgspec.Struct, forbid_unknown_fields=True):
     temperature: Annotated[float, Meta(ge=0, le=5)] | UnsetType = UNSET
     top_k: Annotated[int, Meta(ge=0, le=1000)] | UnsetType = UNSET
     top_p: Annotated[float, Meta(gt=0, le=1)] | UnsetType = UNSET
+    min_p: Annotated[float, Meta(ge=0, le=1)] | UnsetType = UNSET
     repetition_penalty: Annotated[float, Meta(ge=0.5, le=5)] | UnsetType = UNSET
     stop: Stop | Annotated[list[Stop], Meta(max_length=8)] | None = None
     seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None

@@ -90,6 +90,7 @@ class Common(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     # Not OpenAI's, but of the servers that people come from.
     top_k: Annotated[int, Meta(ge=0, le=1000)] | UnsetType = UNSET
     repetition_penalty: Annotated[float, Meta(ge=0.5, le=5)] | UnsetType = UNSET
+    min_p: Annotated[float, Meta(ge=0, le=1)] | UnsetType = UNSET
 
 
 class CompletionBody(Common, kw_only=True):
@@ -466,7 +467,7 @@ def _stream(
     except errors.ClientGone:
         return
     except Exception as error:
-        yield sse.data(as_api_error(error).body())
+        yield sse.data(as_api_error(error).body(request.path))
     finally:
         jobs.cancel(submitted)
 
@@ -523,7 +524,7 @@ def _stops(body: Common) -> tuple[str, ...]:
 def _sampling(model: loader.Model, body: Common) -> Any:
     names = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "seed")
     given = {name: value for name in names if (value := getattr(body, name)) is not None}
-    for name in ("top_k", "repetition_penalty"):
+    for name in ("top_k", "repetition_penalty", "min_p"):
         if (value := getattr(body, name)) is not UNSET:
             given[name] = value
     if given.get("top_p") == 0:

@@ -36,11 +36,24 @@ def test_without_a_key_nothing_is_answered(monkeypatch: pytest.MonkeyPatch, tmp_
     file = tmp_path / "keys"
     file.write_text("from-a-file\n\n")
     client = make(monkeypatch, API_KEYS=f"{SECRET}, other", API_KEYS_FILE=str(file))
-    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": SECRET}):
+    for headers, said in (
+        ({}, "none was sent"),
+        ({"Authorization": ""}, "none was sent"),
+        ({"Authorization": "Bearer wrong"}, "none of those"),
+        ({"X-API-Key": "wrong"}, "none of those"),
+        ({"Authorization": SECRET}, "another scheme"),
+    ):
         refused = post(client, **headers)
         assert refused.status_code == 401
         assert refused.json["error"]["type"] == "unauthorized"
+        assert said in refused.json["error"]["message"]
         assert refused.headers["WWW-Authenticate"] == "Bearer"
+        v1 = client.post("/v1/chat/completions", json={}, headers=headers).json["error"]
+        wrong = said == "none of those"
+        assert (v1["type"], v1["code"]) == (
+            "authentication_error",
+            "invalid_api_key" if wrong else None,
+        )
     for key in (SECRET, "other", "from-a-file"):
         assert post(client, Authorization=f"Bearer {key}").status_code == 200
     assert post(client, **{"X-API-Key": SECRET}).status_code == 200
@@ -253,7 +266,7 @@ def test_what_cannot_be_done_is_refused_by_name(
 ) -> None:
     body = {"model": "fake", "messages": [{"role": "user", "content": "Hi"}]} | asked
     refused = generate.client.post("/v1/chat/completions", json=body)
-    assert refused.status_code == 422
+    assert refused.status_code == 400
     assert refused.json["error"]["message"] == said
 
 

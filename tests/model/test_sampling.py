@@ -53,6 +53,8 @@ def plain_probabilities(
     total = math.fsum(math.exp(score) for _, score in ranked)
     kept: dict[int, float] = {}
     for id_, score in ranked:
+        if score < ranked[0][1] + math.log(params.min_p or 1e-300):
+            break
         kept[id_] = math.exp(score) / total
         if sum(kept.values()) >= params.top_p:
             break
@@ -69,6 +71,8 @@ def plain_probabilities(
         SamplingParams(temperature=1, top_k=0, top_p=1, repetition_penalty=1.8, seed=4),
         SamplingParams(temperature=1, top_k=0, top_p=1, repetition_penalty=0.6, seed=4),
         SamplingParams(temperature=0.9, top_k=7, top_p=0.8, repetition_penalty=1.3, seed=5),
+        SamplingParams(temperature=1, top_k=0, top_p=1, min_p=0.1, repetition_penalty=1.3, seed=6),
+        SamplingParams(temperature=2, top_k=9, top_p=0.9, min_p=0.3, repetition_penalty=1, seed=7),
     ],
     ids=str,
 )
@@ -146,6 +150,14 @@ def test_a_peaked_distribution_asks_for_few_candidates() -> None:
     assert logits.asked < 200
 
 
+def test_min_p_asks_for_few_candidates() -> None:
+    logits = ListLogits([20.0, 19.0, *([0.0] * 5000)])
+    params = SamplingParams(top_k=0, top_p=1, min_p=0.1, repetition_penalty=1, temperature=1)
+    sampler = Sampler(params, [])
+    assert {sampler.next(logits) for _ in range(50)} == {0, 1}
+    assert logits.asked < 200
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -156,6 +168,9 @@ def test_a_peaked_distribution_asks_for_few_candidates() -> None:
         ("top_p", 0.0),
         ("top_p", 1.01),
         ("top_p", math.nan),
+        ("min_p", -0.1),
+        ("min_p", 1.01),
+        ("min_p", math.nan),
         ("repetition_penalty", 0.0),
         ("repetition_penalty", math.nan),
     ],
