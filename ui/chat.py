@@ -5,7 +5,8 @@ ends that task, and with its connection the generation.
 """
 
 import asyncio
-import time
+import logging
+import traceback
 from collections.abc import Callable, MutableMapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
@@ -19,7 +20,12 @@ from ui.client import Failure, Functions, Model
 from ui.conversation import Conversation, Reply, Turn
 from ui.frame import LOGO, Button, Icon, Text, brand, dress
 from ui.options import OptionsStore, SettingsPanel
-from ui.turn import TOO_LONG, Actions, TurnView, describe, plural, rate
+from ui.running import Pace, RunningReply
+from ui.turn import TOO_LONG, Actions, TurnView, describe, plural
+
+log = logging.getLogger(__name__)
+
+MOST_COUNTED = 20_000  # characters: of a longer draft, no tokens are counted and nothing is warmed
 
 EXAMPLES = (
     ("Who are you?", "en"),
@@ -75,6 +81,7 @@ class ChatPage:
         self._views: list[TurnView] = []
         self._model: Model | None = None
         self._task: asyncio.Task[None] | None = None
+        self._run: RunningReply | None = None  # of the last reply that was asked for
         self._watching: asyncio.Task[None] | None = None
         self._counting: asyncio.Task[None] | None = None
         self._draft_tokens: int | None = None
@@ -263,33 +270,42 @@ class ChatPage:
         self._views[-1].progress("ask", "Asking…")
         self._send.visible, self._stop.visible = False, True
         self._input.run_method("focus")
-        self._task = background_tasks.create(self._answer(), name="reply")
+        if self._run is not None:
+            self._run.replace()
+        timing = self._timing
+        pace = Pace(timing.batch, timing.tick, timing.waking)
+        self._run = RunningReply(self._chat.turns[-1].reply, self._views[-1], pace)
+        self._task = background_tasks.create(self._answer(self._run), name="reply")
 
-    async def _answer(self) -> None:
-        turn, view = self._chat.turns[-1], self._views[-1]
-        run = _Run(turn.reply, view, self._timing)
+    async def _answer(self, run: RunningReply) -> None:
+        """Stream a reply to its end, whatever that is; `stop` cancels this, and shows the rest."""
+        reply = run.reply
         try:
             await self._stream(run)
         except Failure as failure:
-            turn.reply.state = "failed"
-            turn.reply.problem = self._sentence(failure)
-            turn.reply.problem_kind = failure.kind
-            self._finish(run)
-            self._said.text = turn.reply.problem
+            await self._finish_failed(run, failure)
             if failure.away:
                 # Without a word of it, silence is a pod that took too long to start.
-                started = bool(turn.reply.text) or failure.kind == "broken"
+                started = bool(reply.text) or failure.kind == "broken"
                 self._was_away = self._was_away or not started
                 self._watch()
-        except asyncio.CancelledError:
-            run.stop()
-            raise
+        except Exception as error:
+            # The exception's own words may hold what somebody wrote, so they are not logged.
+            frames = "".join(traceback.format_tb(error.__traceback__))
+            log.error("a reply failed: %s\n%s", type(error).__name__, frames)
+            await self._finish_failed(run, Failure("internal", "Something went wrong in the chat."))
         else:
-            self._finish(run)
-            self._said.text = f"{turn.reply.text}\n{describe(turn.reply)}"
+            await self._finish(run)
+            self._said.text = f"{reply.text}\n{describe(reply)}"
 
-    async def _stream(self, run: "_Run") -> None:
-        self._run = run
+    async def _finish_failed(self, run: RunningReply, failure: Failure) -> None:
+        reply = run.reply
+        reply.state, reply.problem_kind = "failed", failure.kind
+        reply.problem = self._sentence(failure)
+        await self._finish(run)
+        self._said.text = reply.problem
+
+    async def _stream(self, run: RunningReply) -> None:
         left_out = self._chat.left_out
         self._fit_before()
         while True:
@@ -308,7 +324,7 @@ class ChatPage:
                     self._place_note()
                 raise
 
-    def _take(self, run: "_Run", event: functions_api.Event) -> None:
+    def _take(self, run: RunningReply, event: functions_api.Event) -> None:
         run.take(event)
         if isinstance(event, functions_api.Done):
             self._chat.learn(event.prompt_tokens)
@@ -316,11 +332,11 @@ class ChatPage:
         elif isinstance(event, functions_api.Generating | functions_api.Token):
             self._here()
 
-    def _finish(self, run: "_Run") -> None:
+    async def _finish(self, run: RunningReply) -> None:
         """Show how a reply ended, and let the next message be sent."""
-        run.stop()
-        self._task = None
+        await run.end()
         self._save()
+        self._task = None
         if not self._client.is_deleted:
             run.view.show(run.reply, last=True)
             self._send.visible, self._stop.visible = True, False
@@ -328,14 +344,15 @@ class ChatPage:
     def stop(self) -> None:
         """End the running reply, and keep what there is of it."""
         task, self._task = self._task, None
-        if task is None:
+        if task is None or self._run is None:
             return
         task.cancel()
-        reply = self._chat.turns[-1].reply
-        reply.state = "stopped"
+        reply = self._run.reply
+        if reply.state == "running":
+            reply.state = "stopped"
         self._run.stop()
         self._save()
-        self._views[-1].show(reply, last=True)
+        self._run.view.show(reply, last=True)
         self._send.visible, self._stop.visible = True, False
         self._said.text = "Stopped"
         self._input.run_method("focus")
@@ -445,6 +462,9 @@ class ChatPage:
 
     async def _count(self, text: str) -> None:
         await asyncio.sleep(self._timing.debounce)
+        if len(text) > MOST_COUNTED:
+            self._show_draft(None, f"more than {MOST_COUNTED:,} characters")
+            return
         try:
             count = await self._functions.count(text)
         except Failure:
@@ -552,100 +572,6 @@ class ChatPage:
 
     def _later(self, seconds: float, action: Callable[[], None]) -> None:
         asyncio.get_running_loop().call_later(seconds, action)
-
-
-class _Run:
-    """One attempt at a reply: what has arrived, and when the page is told."""
-
-    def __init__(self, reply: Reply, view: TurnView, timing: Timing) -> None:
-        self.reply, self.view, self._timing = reply, view, timing
-        self._loop = asyncio.get_running_loop()
-        self._pending: list[str] = []
-        self._flushing: asyncio.TimerHandle | None = None
-        self._last_flush = 0.0
-        self._started = time.monotonic()
-        self._first_token = 0.0
-        self._loading = False
-        self._waking: asyncio.TimerHandle | None = self._loop.call_later(timing.waking, self._wait)
-
-    def take(self, event: functions_api.Event) -> None:
-        """Take in an event of the stream."""
-        if isinstance(event, functions_api.Loading):
-            self._loading = True
-            self._wait()
-            return
-        self._end_wait()
-        match event:
-            case functions_api.Queued(position=position):
-                self.view.progress("queue", f"Waiting in line, at place {position}")
-            case functions_api.Prefill(done=done, total=total):
-                share = f" · {100 * done // total} %" if total else ""
-                self.view.progress("read", f"Reading the prompt{share}")
-            case functions_api.Generating():
-                self.view.progress("write", "Writing…")
-            case functions_api.Token():
-                self._token(event)
-            case functions_api.Done():
-                self._done(event)
-
-    def stop(self) -> None:
-        """Show what has arrived, and no more after that."""
-        self._end_wait()
-        if self._flushing is not None:
-            self._flush()
-        self.reply.seconds = self.reply.seconds or time.monotonic() - self._started
-
-    def _wait(self) -> None:
-        """Say where the function is on its way up from zero, and how long that has taken."""
-        if self._waking is not None:
-            self._waking.cancel()
-        self.reply.waited = time.monotonic() - self._started
-        doing = "Loading the model" if self._loading else "Waking the function"
-        self.view.progress("wake", f"{doing}… {self.reply.waited:.1f} s")
-        self._waking = self._loop.call_later(self._timing.tick, self._wait)
-
-    def _end_wait(self) -> None:
-        if self._waking is not None:
-            self._waking.cancel()
-            self._waking = None
-            if self.reply.waited:
-                self.reply.waited = time.monotonic() - self._started
-
-    def _token(self, token: functions_api.Token) -> None:
-        now = time.monotonic()
-        self._first_token = self._first_token or now
-        self.reply.text += token.text
-        self.reply.tokens = token.index + 1
-        self._pending.append(token.text)
-        if self._flushing is None:
-            wait = max(0.0, self._last_flush + self._timing.batch - now)
-            self._flushing = self._loop.call_later(wait, self._flush)
-
-    def _flush(self) -> None:
-        if self._flushing is not None:
-            self._flushing.cancel()
-            self._flushing = None
-        text = "".join(self._pending)
-        self._pending.clear()
-        before = time.monotonic()
-        self.view.add(text)
-        passed = before - self._first_token
-        speed = f" · {rate((self.reply.tokens - 1) / passed)}" if passed > 0.3 else ""
-        self.view.progress("write", f"Writing · {plural(self.reply.tokens, 'token')}{speed}")
-        # A slow machine, or a very long block, gets longer pauses instead of a backlog.
-        self._last_flush = before + 3 * (time.monotonic() - before)
-
-    def _done(self, done: functions_api.Done) -> None:
-        reply = self.reply
-        if self._pending:
-            self._flush()
-        if done.text != reply.text:  # the whole is what counts
-            self.view.start()
-            self.view.add(done.text)
-        reply.text, reply.state = done.text, "done"
-        reply.tokens, reply.prompt_tokens = done.completion_tokens, done.prompt_tokens
-        reply.tokens_per_second, reply.seconds = done.tokens_per_second, done.seconds
-        reply.seed, reply.finish_reason = done.seed, done.finish_reason
 
 
 def compact(count: int) -> str:

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 CONNECT_S = 5.0  # a connection that takes longer is not going to happen
 WAKE_S = 240.0  # a first byte may wait for a pod that scales up from zero
 IDLE_S = 20.0  # a stream says something every 5 s, so this is four heartbeats missed
-SHORT_S = 5.0  # the answer to a question that needs no model
+SHORT_S = 5.0  # the rest of an error's body
 MAX_ERROR_BODY = 64 * 1024
 
 
@@ -54,10 +54,10 @@ class Generating:
 
 @dataclass(frozen=True)
 class Token:
-    """A piece of the reply; `index` counts tokens from 0."""
+    """A piece of the reply; `tokens` of it are written by now."""
 
     text: str
-    index: int
+    tokens: int
 
 
 @dataclass(frozen=True)
@@ -111,18 +111,23 @@ class Options:
     temperature: float = 0.8
     top_p: float = 0.95
     top_k: int = 40
+    min_p: float = 0.0
     max_new_tokens: int = 256
     seed: int | None = None
 
     def body(self) -> dict[str, Any]:
-        """Return the fields of the request; an unset seed is left out."""
+        """Return the fields of the request, less those that ask for nothing."""
         fields = {
             "temperature": self.temperature,
             "top_p": self.top_p,
             "top_k": self.top_k,
             "max_new_tokens": self.max_new_tokens,
         }
-        return fields if self.seed is None else fields | {"seed": self.seed}
+        if self.min_p:
+            fields["min_p"] = self.min_p
+        if self.seed is not None:
+            fields["seed"] = self.seed
+        return fields
 
 
 # Kinds that mean "not now": the function is away, not unwilling.
@@ -218,20 +223,16 @@ class Functions:
     async def count(self, text: str) -> int:
         """Return how many tokens `text` has."""
         request = self._http.build_request("POST", f"{self._tokenize}/", json={"text": text})
-        answer = await self._json(request, "tokenize", self._wake_s)
+        answer = await self._json(request, "tokenize")
         return _int(answer, "count", "tokenize")
 
     async def ready(self) -> None:
         """Return if `generate` can answer now; `Failure.kind` says why not."""
-        await self._json(
-            self._http.build_request("GET", f"{self._generate}/readyz"), "generate", self._wake_s
-        )
+        await self._json(self._http.build_request("GET", f"{self._generate}/readyz"), "generate")
 
     async def about(self) -> About:
         """Return what `generate` says of itself and of its model."""
-        answer = await self._json(
-            self._http.build_request("GET", f"{self._generate}/"), "generate", self._wake_s
-        )
+        answer = await self._json(self._http.build_request("GET", f"{self._generate}/"), "generate")
         model = answer.get("model")
         said = answer.get("state") or ("ready" if model else "loading")
         state = next((known for known in STATES if known == said), None)
@@ -244,7 +245,7 @@ class Functions:
         request = self._http.build_request(
             "POST", f"{self._generate}/warm", json={"messages": list(messages)}
         )
-        await self._json(request, "generate", self._wake_s)
+        await self._json(request, "generate")
 
     async def _send(self, request: httpx.Request, who: str, wait_s: float) -> httpx.Response:
         # The id under which the function logs this request; ours names it when something fails.
@@ -268,15 +269,12 @@ class Functions:
         except httpx.HTTPError:
             raise Failure("unreachable", f"The {who} function cannot be reached.") from None
 
-    async def _json(
-        self, request: httpx.Request, who: str, wait_s: float | None = None
-    ) -> dict[str, Any]:
-        limit = self._short_s if wait_s is None else wait_s
-        response = await self._send(request, who, limit)
+    async def _json(self, request: httpx.Request, who: str) -> dict[str, Any]:
+        response = await self._send(request, who, self._wake_s)
         try:
             if response.status_code != 200:
                 raise await self._refusal(response, who)
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout(self._wake_s):
                 answer = json.loads(await response.aread())
         except TimeoutError:
             raise Failure("silent", f"The {who} function does not answer.") from None
@@ -344,7 +342,8 @@ def _event(raw: httpx_sse.ServerSentEvent) -> Event | None:
     try:
         data = json.loads(raw.data)
         if raw.event == "token":
-            return Token(str(data["text"]), int(data["index"]))
+            # A function that was deployed before this chat counts pieces alone.
+            return Token(str(data["text"]), int(data.get("tokens", int(data["index"]) + 1)))
         if raw.event == "done":
             return _done(data)
         if raw.event == "error":

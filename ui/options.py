@@ -43,6 +43,9 @@ KNOBS = (
     Knob("temperature", "Temperature", 0, 2, 0.05, "Higher is bolder. At 0, always the likeliest."),
     Knob("top_p", "Top-p", 0.05, 1, 0.05, "Choose among the likeliest, up to this much certainty."),
     Knob("top_k", "Top-k", 0, 200, 1, "Choose among this many tokens. 0 is the most, 1,024."),
+    Knob(
+        "min_p", "Min-p", 0, 1, 0.01, "Leave out what is less likely than this share of the best."
+    ),
     Knob("max_new_tokens", "Length", 16, 2048, 16, "The longest reply, in tokens."),
 )
 

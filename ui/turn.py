@@ -1,6 +1,6 @@
 """One question and its reply on the page, updated in place while the reply streams."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -8,7 +8,7 @@ from nicegui import ui
 
 from ui.conversation import Reply, Turn
 from ui.frame import LOGO, Button, Icon, Text
-from ui.markdown import Rendered, render
+from ui.markdown import render
 
 Kind = Literal["running", "done", "stopped", "failed"]
 TOO_LONG = ("context_full", "body_too_large")  # asking again would not help
@@ -29,8 +29,8 @@ class TurnView:
     def __init__(self, turn: Turn, actions: Actions) -> None:
         self._actions = actions
         self._seed: int | None = None
-        self._rendered = Rendered()
         self._blocks: list[ui.html] = []
+        self._tail: list[Text] = []
         self.element = ui.element("article").classes("turn").mark("turn")
         with self.element:
             with ui.element("div").classes("question"):
@@ -45,6 +45,7 @@ class TurnView:
                     self._prose = ui.element("div").classes("prose").props('dir="auto"')
                     self._prose.mark("prose")
                     self._build_state()
+        self.set_blocks(0, render(turn.reply.text))
         self.show(turn.reply, last=False)
 
     def _build_state(self) -> None:
@@ -64,25 +65,28 @@ class TurnView:
 
     def start(self) -> None:
         """Empty the reply: a new one begins."""
-        self._rendered = Rendered()
-        for block in self._blocks:
-            block.delete()
-        self._blocks.clear()
+        self.set_blocks(0, [])
         self._buttons(None, last=True)
         self._reply.classes(add="writing").props('aria-busy="true"')
 
-    def add(self, text: str) -> None:
-        """Append text to the reply."""
-        first = self._rendered.feed(text)
-        for index, content in enumerate(self._rendered.blocks[first:], first):
+    def set_blocks(self, first: int, blocks: Sequence[str]) -> None:
+        """Show HTML in place of all blocks from index `first` on, and of what was appended."""
+        while self._tail:
+            self._tail.pop().delete()
+        for index, content in enumerate(blocks, first):
             if index < len(self._blocks):
                 self._blocks[index].set_content(content)
             else:
-                self._add_block(content)
+                with self._prose:
+                    self._blocks.append(ui.html(content).classes("block"))
         # An underline can turn two blocks into one.
-        for block in self._blocks[len(self._rendered.blocks) :]:
-            block.delete()
-        del self._blocks[len(self._rendered.blocks) :]
+        while len(self._blocks) > first + len(blocks):
+            self._blocks.pop().delete()
+
+    def append(self, text: str) -> None:
+        """Show text as it is, behind the blocks, until the next `set_blocks`."""
+        with self._prose:
+            self._tail.append(Text(text).classes("tail"))
 
     def progress(self, icon: str, text: str) -> None:
         """Say what the running reply waits for."""
@@ -91,9 +95,6 @@ class TurnView:
     def show(self, reply: Reply, *, last: bool) -> None:
         """Show a reply that is not running: as it was stored, or as it has just ended."""
         self._reply.classes(remove="writing").props('aria-busy="false"')
-        if not self._blocks and reply.text:
-            for content in render(reply.text):
-                self._add_block(content)
         if reply.state == "failed":
             self._say("failed", "alert", reply.problem)
         elif reply.state == "stopped":
@@ -105,10 +106,6 @@ class TurnView:
     def mark_last(self, reply: Reply, *, last: bool) -> None:
         """Offer another attempt on the last reply only."""
         self._buttons(reply, last=last)
-
-    def _add_block(self, content: str) -> None:
-        with self._prose:
-            self._blocks.append(ui.html(content).classes("block"))
 
     def _say(self, kind: Kind, icon: str, text: str) -> None:
         self._icon.show(icon)
@@ -153,7 +150,7 @@ def rate(tokens_per_second: float) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """Return a count with its noun, and a thin space between thousands."""
+    """Return a count with its noun, and commas between thousands."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 

@@ -260,7 +260,7 @@ def lines(
                 if not shown and body.messages is not None:
                     text = text.lstrip()
                 if text:
-                    line += sse.event("token", {"text": text, "index": shown})
+                    line += sse.event("token", {"text": text, "index": shown, "tokens": count})
                     shown += 1
             case generation.Done() as last:
                 line = sse.event("done", reply(model, body, last))

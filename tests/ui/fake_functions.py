@@ -220,8 +220,8 @@ class Fake:
 
 
 def token(text: str, index: int) -> dict[str, Any]:
-    """Return a token event."""
-    return {"token": {"text": text, "index": index}}
+    """Return a token event: piece number `index`, of a token each."""
+    return {"token": {"text": text, "index": index, "tokens": index + 1}}
 
 
 def done(text: str, prompt: int, tokens: int, seed: int = 4711) -> dict[str, Any]:

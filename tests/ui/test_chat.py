@@ -1,6 +1,8 @@
 """The chat in simulated browsers: what a person types, sees and presses, and what goes wrong."""
 
 import asyncio
+import threading
+from collections.abc import AsyncIterator
 
 import pytest
 from nicegui import app, ui
@@ -21,11 +23,15 @@ from tests.ui.fake_functions import (
     said,
     token,
 )
-from ui.chat import ChatPage
-from ui.client import Functions
+from ui import markdown
+from ui.chat import MOST_COUNTED, ChatPage
+from ui.client import Event, Functions, Token
+from ui.markdown import render
 from ui.settings import Settings
 
 pytestmark = pytest.mark.asyncio
+
+PRIVATE = "what somebody wrote"
 
 
 async def see(user: User, what: str) -> None:
@@ -146,6 +152,97 @@ async def test_stop_keeps_what_is_there_and_ends_the_generation(user: User, site
     assert "Half of a reply" in prose(user)
     send(user, "Hello again")
     await see(user, "Hello! I am piBLOOM.")
+
+
+async def test_stop_before_the_first_step_of_a_reply(user: User, site: Site) -> None:
+    (page,) = site.tabs.pages.values()
+    with user:
+        page.send("Hello")
+        page.stop()  # both events came in one packet
+    await see(user, "Stopped")
+    await see_no(user, "Asking…")
+    send(user, "Hello again")
+    await see(user, "Hello! I am piBLOOM.")
+
+
+async def test_another_attempt_right_after_stop_shows_nothing_of_the_first(
+    user: User, site: Site
+) -> None:
+    site.fake.answers = [halted("The first reply"), said("The second one")]
+    send(user, "Hello")
+    await see(user, "The first")
+    (page,) = site.tabs.pages.values()
+    with user:
+        page.stop()
+        page.again()
+    await see(user, "The second one")
+    await see(user, "12.3 tokens/s")
+    assert "first" not in prose(user)
+
+
+@pytest.mark.parametrize("kind", [ValueError, KeyError, RuntimeError, RecursionError, OSError])
+@pytest.mark.parametrize("place", ["before the first event", "behind a token"])
+async def test_an_unexpected_error_ends_the_reply_and_not_the_chat(
+    user: User,
+    site: Site,
+    kind: type[Exception],
+    place: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def reply(*_: object) -> AsyncIterator[Event]:
+        if place == "behind a token":
+            yield Token("Half", 1)
+        raise kind(PRIVATE)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Functions, "reply", reply)
+        send(user, "Hello")
+        await see(user, "Something went wrong in the chat.")
+    assert kind.__name__ in caplog.text
+    assert PRIVATE not in caplog.text
+    caplog.clear()
+    user.find(marker="retry").click()
+    await see(user, "Hello! I am piBLOOM.")
+
+
+async def test_tokens_are_counted_while_it_writes_and_not_pieces(user: User, site: Site) -> None:
+    gate = asyncio.Event()
+    piece = {"token": {"text": "你好", "index": 0, "tokens": 5}}
+    site.fake.answers = [Answer([piece, gate, done("你好", 1, 5)])]
+    send(user, "Hello")
+    await see(user, "Writing · 5 tokens")
+    gate.set()
+    await see(user, "5 tokens · 12.3 tokens/s")
+
+
+async def test_a_long_block_is_shown_to_its_end_while_it_is_written(user: User, site: Site) -> None:
+    text = "".join(f"- item {number}\n" for number in range(300))
+    gate = asyncio.Event()
+    site.fake.answers = [halted(text, gate)]
+    send(user, "Hello")
+    await see(user, "item 299")
+    gate.set()
+    await see(user, "12.3 tokens/s")
+    assert prose(user) == "".join(render(text))
+
+
+async def test_markdown_is_rendered_off_the_event_loop(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+    blocks = markdown._blocks
+
+    def noted(text: str) -> tuple[list[str], int]:
+        if text:
+            threads.append(threading.current_thread())
+        return blocks(text)
+
+    monkeypatch.setattr(markdown, "_blocks", noted)
+    send(user, "Some code, please")
+    await see(user, "12.3 tokens/s")
+    assert threads
+    assert threading.main_thread() not in threads
 
 
 async def test_a_running_reply_keeps_the_next_message_in_the_input(user: User, site: Site) -> None:
@@ -411,6 +508,14 @@ async def test_tokens_are_counted_once_for_what_was_typed_last(user: User, site:
     assert site.fake.counted == ["one two three"]
 
 
+async def test_a_draft_that_is_very_long_is_not_counted(user: User, site: Site) -> None:
+    user.find(marker="input").type("a" * (MOST_COUNTED + 1))
+    await count_says(user, f"more than {MOST_COUNTED:,} characters")
+    user.find(marker="input").clear().type("one")
+    await count_says(user, "1 token")
+    assert site.fake.counted == ["one"]
+
+
 async def test_a_late_count_never_overwrites_a_newer_one(user: User, site: Site) -> None:
     site.fake.count_delay = 0.3
     user.find(marker="input").type("one")
@@ -569,7 +674,13 @@ async def test_what_the_person_writes_is_text(user: User) -> None:
 
 async def test_settings_go_into_the_request_and_survive_a_reload(user: User, site: Site) -> None:
     user.find(marker="settings").click()
-    for name, value in (("temperature", 0.0), ("top_p", 0.5), ("top_k", 7), ("max_new_tokens", 32)):
+    for name, value in (
+        ("temperature", 0.0),
+        ("top_p", 0.5),
+        ("top_k", 7),
+        ("min_p", 0.25),
+        ("max_new_tokens", 32),
+    ):
         (number,) = user.find(marker=name).elements
         assert isinstance(number, ui.number)
         number.value = value
@@ -579,7 +690,7 @@ async def test_settings_go_into_the_request_and_survive_a_reload(user: User, sit
     send(user, "Hello")
     await see(user, "Hello! I am piBLOOM.")
     sent = site.fake.requests[0]
-    assert (sent["temperature"], sent["top_p"], sent["top_k"]) == (0, 0.5, 7)
+    assert (sent["temperature"], sent["top_p"], sent["top_k"], sent["min_p"]) == (0, 0.5, 7, 0.25)
     assert (sent["max_new_tokens"], sent["seed"]) == (32, 2**63 - 1)
     await see(user, "seed 9223…5807")
 

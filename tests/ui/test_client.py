@@ -77,7 +77,7 @@ async def test_every_event_of_the_contract_arrives_as_its_type() -> None:
         api.Queued(3),
         api.Prefill(64, 300),
         api.Generating(),
-        api.Token("Hé", 0),
+        api.Token("Hé", 1),
     ]
     assert last == api.Done("Hé", "stop", 7, 4, 1, 12.34, 1.02)
 
@@ -85,7 +85,7 @@ async def test_every_event_of_the_contract_arrives_as_its_type() -> None:
 async def test_characters_cut_between_two_packets_stay_whole() -> None:
     wire = (sse(token("你好 مرحبا 🌸", 0)) + sse(done("你好 مرحبا 🌸", 4, 1))).encode()
     first, _ = await events(streaming(*(bytes([byte]) for byte in wire)))
-    assert first == api.Token("你好 مرحبا 🌸", 0)
+    assert first == api.Token("你好 مرحبا 🌸", 1)
 
 
 async def test_the_request_has_the_contracts_fields_and_leaves_out_an_unset_seed() -> None:
@@ -238,9 +238,9 @@ async def test_tokens_arrive_one_by_one_over_a_real_connection(fake: Fake) -> No
     fake.answers = [Answer([token("one", 0), gate, token(" two", 1), done("one two", 1, 2)])]
     functions = Functions(Settings(fake.generate_url, fake.tokenize_url))
     async with aclosing(functions.reply(MESSAGES, Options())) as stream:
-        assert await anext(stream) == api.Token("one", 0)  # before the second one exists
+        assert await anext(stream) == api.Token("one", 1)  # before the second one exists
         gate.set()
-        assert await anext(stream) == api.Token(" two", 1)
+        assert await anext(stream) == api.Token(" two", 2)
     await functions.aclose()
 
 

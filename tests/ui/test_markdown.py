@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+import ui.markdown
 from tests.ui.fake_functions import ARABIC, ATTACK, CHINESE, CODE, STORY
 from ui.markdown import Rendered, render
 
@@ -122,6 +123,8 @@ def test_streamed_in_any_pieces_is_the_same_as_whole(text: str, size: int) -> No
     rendered = Rendered()
     for start in range(0, len(text), size):
         rendered.feed(text[start : start + size])
+        assert len(rendered.tail) < max(len(text) / 4, 1)
+    rendered.finish()
     assert rendered.blocks == render(text)
 
 
@@ -134,7 +137,59 @@ def test_random_markdown_streams_to_the_same_as_whole() -> None:
         rendered = Rendered()
         for part in parts:
             rendered.feed(part)
+        rendered.finish()
         assert rendered.blocks == render("".join(parts)), parts
+
+
+# One block of each kind that goes on and on, and what makes parsers go back and forth.
+ENDLESS = {
+    "list": "- word **and** word\n",
+    "loose list": "- word\n\n  more\n\n",
+    "numbered list": "1. word\n",
+    "nested list": "- a\n  - b\n    - c\n",
+    "code": "```python\n" + "x = [1, 2]\n" * 20,
+    "indented code": "    x = 1\n",
+    "table": "| a | b |\n|---|---|\n" + "| c | d |\n" * 20,
+    "paragraph": "word ",
+    "lines": "word\n",
+    "paragraphs": "word word\n\n",
+    "quote": "> word\n",
+    "brackets": "[",
+    "images": "![",
+    "stars": "*a ",
+    "underscores": "_a",
+    "backticks": "`a ",
+    "links": "[a](b ",
+    "empty": "\n",
+}
+
+
+def grown(unit: str, size: int) -> str:
+    return (unit * (size // len(unit) + 1))[:size]
+
+
+@pytest.mark.parametrize("unit", ENDLESS.values(), ids=ENDLESS)
+def test_the_work_of_streaming_is_linear_in_the_text(
+    unit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed = 0
+    blocks = ui.markdown._blocks
+
+    def counted(text: str) -> tuple[list[str], int]:
+        nonlocal parsed
+        parsed += len(text)
+        return blocks(text)
+
+    monkeypatch.setattr(ui.markdown, "_blocks", counted)
+    work = []
+    for size in (2_000, 8_000):
+        parsed, rendered, text = 0, Rendered(), grown(unit, size)
+        for start in range(0, size, 40):
+            rendered.feed(text[start : start + 40])
+        rendered.finish()
+        work.append(parsed)
+        assert rendered.blocks == render(text)
+    assert work[1] <= 6 * work[0]  # four times the text; a quadratic one would take 16 times
 
 
 def test_finished_blocks_are_not_rendered_again() -> None:
