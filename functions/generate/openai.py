@@ -18,6 +18,7 @@ from functions import errors, sse
 from functions.generate import jobs
 from functions.http import as_api_error, json_reply, read_body
 from model import generation, loader
+from model.sampling import SamplingParams
 from model.tokenizer import NEVER_DRAWN, StreamDecoder
 
 COMPLETION_TOKENS = 16  # of a completion that names none, as OpenAI has it
@@ -70,15 +71,10 @@ class ResponseFormat(msgspec.Struct, forbid_unknown_fields=True):
     type: Literal["text"]
 
 
-class Common(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """What both kinds of completion take."""
+class Sampled(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """How a reply is drawn; what is not given is as the checkpoint, or else piBLOOM, has it."""
 
-    model: str | None = None
-    n: Annotated[int, Meta(ge=1, le=MOST_CHOICES)] | None = None
-    stop: Stop | Annotated[list[Stop], Meta(max_length=8)] | None = None
     seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
     temperature: Annotated[float, Meta(ge=0, le=5)] | None = None
     top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     presence_penalty: Penalty | None = None
@@ -86,11 +82,21 @@ class Common(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     logit_bias: (
         Annotated[dict[str, Annotated[float, Meta(ge=-100, le=100)]], Meta(max_length=300)] | None
     ) = None
-    user: str | None = None  # who asks is nothing to a model
     # Not OpenAI's, but of the servers that people come from.
     top_k: Annotated[int, Meta(ge=0, le=1000)] | UnsetType = UNSET
     repetition_penalty: Annotated[float, Meta(ge=0.5, le=5)] | UnsetType = UNSET
     min_p: Annotated[float, Meta(ge=0, le=1)] | UnsetType = UNSET
+
+
+class Common(Sampled, kw_only=True):
+    """What both kinds of completion take."""
+
+    model: str | None = None
+    n: Annotated[int, Meta(ge=1, le=MOST_CHOICES)] | None = None
+    stop: Stop | Annotated[list[Stop], Meta(max_length=8)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    user: str | None = None  # who asks is nothing to a model
 
 
 class CompletionBody(Common, kw_only=True):
@@ -135,6 +141,16 @@ class Choice:
         self._blank = trims
         self._told = (0, 0)  # of the text and the tokens, in earlier chunks
 
+    def take(self, event: generation.Event) -> None:
+        """Take whatever comes of the generation."""
+        match event:
+            case generation.Token():
+                self.push(event)
+            case generation.PromptToken(id_, likelihood):
+                self.push_prompt(id_, likelihood)
+            case generation.Done():
+                self.done = event
+
     def push(self, token: generation.Token) -> None:
         """Take a token of the reply."""
         shown = token.text.lstrip() if self._blank else token.text
@@ -175,7 +191,7 @@ class Api:
     def model(self, request: HttpRequest, name: str) -> Response:
         """Describe the one model."""
         model = self._get()
-        _check_name(model, name)
+        check_name(model, name)
         return json_reply(self._card(model))
 
     def completions(self, request: HttpRequest) -> Response:
@@ -183,13 +199,13 @@ class Api:
         body = read_body(request, CompletionBody)
         deadline = jobs.deadline_of(request, self._longest)
         model = self._get()
-        _check_name(model, body.model)
+        check_name(model, body.model)
         _check_stream(body)
         if body.best_of is not None and (body.n or 1) > body.best_of:
             raise errors.InvalidField("best_of must not be below n", param="best_of")
         of_prompt = bool(body.echo) and body.logprobs is not None
         prompts = _prompts(model, body.prompt)
-        stop, sampling = _stops(body), _sampling(model, body)
+        stop, sampling = _stops(body), sampling_of(model, body)
 
         def make() -> list[generation.Request]:
             return [
@@ -225,7 +241,7 @@ class Api:
         body = read_body(request, ChatCompletionBody)
         deadline = jobs.deadline_of(request, self._longest)
         model = self._get()
-        _check_name(model, body.model)
+        check_name(model, body.model)
         if body.top_logprobs is not None and not body.logprobs:
             raise errors.InvalidField("top_logprobs needs logprobs", param="top_logprobs")
         _check_stream(body)
@@ -234,23 +250,15 @@ class Api:
                 "max_completion_tokens is the newer name of max_tokens: give one",
                 param="max_tokens",
             )
-        sampling = _sampling(model, body)
+        sampling = sampling_of(model, body)
         limit = body.max_completion_tokens or body.max_tokens
 
         def make() -> list[generation.Request]:
-            text = model.chat.render([message.plain() for message in body.messages])
-            ids = tuple(model.tokenizer.ids(text))
-            room = model.scheduler.max_context - len(ids)
+            messages = [message.plain() for message in body.messages]
+            told = (body.top_logprobs or 0) if body.logprobs else None
+            asked = answer_to(model, messages, limit, sampling, _stops(body), deadline, told)
             return [
-                generation.Request(
-                    ids,
-                    limit or min(MOST_TOKENS, max(1, room)),
-                    _seeded(sampling, place),
-                    _stops(body) + model.chat.stop,
-                    deadline,
-                    (body.top_logprobs or 0) if body.logprobs else None,
-                )
-                for place in range(body.n or 1)
+                replace(asked, sampling=_seeded(sampling, place)) for place in range(body.n or 1)
             ]
 
         choices = [Choice(trims=True) for _ in range(body.n or 1)]
@@ -276,7 +284,7 @@ class Api:
         try:
             for found in jobs.events(submitted, request):
                 if found is not None:
-                    _take(choices[found[0]], found[1])
+                    choices[found[0]].take(found[1])
         finally:
             jobs.cancel(submitted)
         whole = [form.whole(place, choice) for place, choice in enumerate(choices)]
@@ -332,7 +340,7 @@ class _Form:
 
     def piece(self, id_: int) -> str:
         """Return a token's text, with escapes where it cuts a character."""
-        return self._model.tokenizer.bytes_of(id_).decode("utf-8", "backslashreplace")
+        return _piece(self._model, id_)
 
 
 class _Completion(_Form):
@@ -411,17 +419,9 @@ class _Chat(_Form):
         if not (self.tells and tokens):
             return None
         return {
-            "content": [
-                self._told(token.id, _of(token).logprob)
-                | {"top_logprobs": [self._told(id_, each) for id_, each in _of(token).top]}
-                for token, _ in tokens
-            ],
+            "content": [likelihood(self._model, token) for token, _ in tokens],
             "refusal": None,
         }
-
-    def _told(self, id_: int, logprob: float) -> dict[str, Any]:
-        data = self._model.tokenizer.bytes_of(id_)
-        return {"token": self.piece(id_), "logprob": logprob, "bytes": list(data)}
 
 
 def _stream(
@@ -453,7 +453,7 @@ def _stream(
             if found is None:
                 continue
             place, event = found
-            _take(choices[place], event)
+            choices[place].take(event)
             text, tokens = choices[place].news()
             if text or (tokens and form.tells):
                 yield line(form.part(place, text, tokens))
@@ -470,16 +470,6 @@ def _stream(
         yield sse.data(as_api_error(error).body(request.path))
     finally:
         jobs.cancel(submitted)
-
-
-def _take(choice: Choice, event: generation.Event) -> None:
-    match event:
-        case generation.Token():
-            choice.push(event)
-        case generation.PromptToken(id_, likelihood):
-            choice.push_prompt(id_, likelihood)
-        case generation.Done():
-            choice.done = event
 
 
 def _usage(choices: Sequence[Choice], each: int) -> dict[str, Any]:
@@ -500,9 +490,41 @@ def _usage(choices: Sequence[Choice], each: int) -> dict[str, Any]:
     }
 
 
-def _of(token: generation.Token) -> generation.Likelihood:
+def likelihood(model: loader.Model, token: generation.Token) -> dict[str, Any]:
+    """Return how likely a chat's token was, and the likeliest in its place."""
     assert token.likelihood is not None
-    return token.likelihood
+
+    def told(id_: int, logprob: float) -> dict[str, Any]:
+        data = model.tokenizer.bytes_of(id_)
+        return {"token": _piece(model, id_), "logprob": logprob, "bytes": list(data)}
+
+    likeliest = [told(id_, logprob) for id_, logprob in token.likelihood.top]
+    return told(token.id, token.likelihood.logprob) | {"top_logprobs": likeliest}
+
+
+def _piece(model: loader.Model, id_: int) -> str:
+    return model.tokenizer.bytes_of(id_).decode("utf-8", "backslashreplace")
+
+
+def answer_to(
+    model: loader.Model,
+    messages: Sequence[dict[str, str]],
+    limit: int | None,
+    sampling: SamplingParams,
+    stop: tuple[str, ...],
+    deadline: float,
+    logprobs: int | None = None,
+) -> generation.Request:
+    """Ask for the next turn of a conversation, of at most `limit` tokens or what there is room for.
+
+    `logprobs` is that of `generation.Request`. Raises `ChatError` when the template refuses.
+    """
+    ids = tuple(model.tokenizer.ids(model.chat.render(messages)))
+    if not ids:
+        raise errors.InvalidField("the conversation holds no text to answer", param=None)
+    room = max(1, model.scheduler.max_context - len(ids))
+    tokens = limit or min(MOST_TOKENS, room)
+    return generation.Request(ids, tokens, sampling, stop + model.chat.stop, deadline, logprobs)
 
 
 def _check_stream(body: Common) -> None:
@@ -510,7 +532,8 @@ def _check_stream(body: Common) -> None:
         raise errors.InvalidField("stream_options needs stream", param="stream_options")
 
 
-def _check_name(model: loader.Model, name: str | None) -> None:
+def check_name(model: loader.Model, name: str | None) -> None:
+    """Refuse another model than the one that is served."""
     if name is not None and name != model.info.name:
         raise errors.ModelNotFound(
             f"the model {name[:80]!r} is not served here; {model.info.name!r} is", param="model"
@@ -521,9 +544,12 @@ def _stops(body: Common) -> tuple[str, ...]:
     return (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
 
 
-def _sampling(model: loader.Model, body: Common) -> Any:
+def sampling_of(model: loader.Model, body: Sampled) -> SamplingParams:
+    """Return how a reply is drawn: as the request has it, or else the model."""
     names = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "seed")
-    given = {name: value for name in names if (value := getattr(body, name)) is not None}
+    given: dict[str, Any] = {
+        name: value for name in names if (value := getattr(body, name)) is not None
+    }
     for name in ("top_k", "repetition_penalty", "min_p"):
         if (value := getattr(body, name)) is not UNSET:
             given[name] = value
