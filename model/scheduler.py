@@ -114,6 +114,7 @@ class Scheduler:
         self._never_drawn = NEVER_DRAWN
         self._waiting: deque[Generation] = deque()
         self._running: list[_Running] = []
+        self._reserved = 0  # places held for requests that are being made
         self._work = threading.Condition()
         self._draining = False
         self._kill = False
@@ -133,19 +134,45 @@ class Scheduler:
 
     def submit_all(self, requests: Sequence[Request]) -> list[Generation]:
         """Queue requests that belong together, all or none; their events share one queue."""
+        with self.reserve(len(requests)) as places:
+            return places.fill(requests)
+
+    def check_length(self, tokens: int) -> None:
+        """Raise `ContextFull` for a prompt of so many tokens that no reply would fit."""
+        if tokens >= self.max_context:
+            raise ContextFull(tokens, self.max_context)
+
+    def reserve(self, count: int = 1) -> "Places":
+        """Hold `count` places for requests that are yet to be made, which costs work.
+
+        Raises `Overloaded` or `Draining`. The places are given back when the `with` block ends,
+        but for those that were filled.
+        """
+        with self._work:
+            self._check_room(count)
+            self._reserved += count
+        return Places(self, count)
+
+    def _fill(self, places: "Places", requests: Sequence[Request]) -> list[Generation]:
         for request in requests:
-            if len(request.prompt) >= self.max_context:
-                raise ContextFull(len(request.prompt), self.max_context)
+            self.check_length(len(request.prompt))
         events: Events = queue.SimpleQueue()
         alone = len(requests) == 1
         generations = [Generation(request, events, alone=alone) for request in requests]
         with self._work:
-            self._check_room(len(requests), sum(len(request.prompt) for request in requests))
+            tokens = sum(len(request.prompt) for request in requests)
+            self._check_room(len(requests) - places.count, tokens)
+            self._give_back(places)
             for generation in generations:
                 self._waiting.append(generation)
                 generation.put(Queued(len(self._waiting)))
             self._work.notify()
         return generations
+
+    def _give_back(self, places: "Places") -> None:
+        with self._work:
+            self._reserved -= places.count
+            places.count = 0
 
     def close(self, grace: float = 0.0) -> None:
         """Take nothing new, give the others `grace` seconds, then end them as "draining"."""
@@ -166,11 +193,6 @@ class Scheduler:
                 for generation in [*self._waiting, *(each.generation for each in self._running)]:
                     generation.put(_SHUTTING_DOWN)
 
-    def check_room(self) -> None:
-        """Raise `Overloaded` or `Draining` if `submit` would now, before any work on a request."""
-        with self._work:
-            self._check_room()
-
     def figures(self) -> dict[str, float]:
         """Return what there is to watch: generations, steps, and bytes of keys and values."""
         used, cached = self._engine.kv_bytes
@@ -185,9 +207,9 @@ class Scheduler:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing runs or waits."""
+        """Whether nothing runs, waits or has a place reserved."""
         with self._work:
-            return not self._running and not self._waiting
+            return not self._running and not self._waiting and not self._reserved
 
     @property
     def healthy(self) -> bool:
@@ -195,12 +217,12 @@ class Scheduler:
         since = self._step_since
         return self._thread.is_alive() and (not since or time.monotonic() - since < STUCK)
 
-    def _check_room(self, count: int = 1, tokens: int = 0) -> None:
+    def _check_room(self, count: int, tokens: int = 0) -> None:
         if self._draining:
             raise Draining
         free = self._max_batch - len(self._running)
         queued = sum(len(generation.request.prompt) for generation in self._waiting)
-        if len(self._waiting) + count > self._max_queue + free or (
+        if len(self._waiting) + self._reserved + count > self._max_queue + free or (
             queued and queued + tokens > self._max_queue_tokens
         ):
             ahead = len(self._waiting) + len(self._running)
@@ -434,6 +456,27 @@ class Scheduler:
         """End a generation that never had a place."""
         self.observer.ended(failure, 0, 0, 0)
         generation.put(failure)
+
+
+class Places:
+    """Places in the queue that are held until their requests are made."""
+
+    def __init__(self, scheduler: Scheduler, count: int) -> None:
+        self.count = count  # that are still held
+        self._scheduler = scheduler
+
+    def fill(self, requests: Sequence[Request]) -> list[Generation]:
+        """Queue requests that belong together, all or none; their events share one queue.
+
+        Raises `ContextFull`, `Draining`, or `Overloaded` for more tokens than may wait.
+        """
+        return self._scheduler._fill(self, requests)
+
+    def __enter__(self) -> "Places":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._scheduler._give_back(self)
 
 
 def _failure(generation: Generation, now: float) -> Failed | None:

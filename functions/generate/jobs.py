@@ -1,5 +1,6 @@
 """What all routes of generation have in common: submitting, waiting, and how it may fail."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -10,9 +11,13 @@ from functions import errors
 from functions.http import client_left
 from model import generation, loader, scheduler
 from model.chat import ChatError
+from model.native_engine import default_threads
 
 TICK = 0.25  # seconds between two looks at whether the client is still there
 HEARTBEAT = 5.0  # seconds of silence after which a stream says that it lives
+MAKING_SECONDS = 10.0  # that a prompt waits for those before it to be tokenized
+# Prompts are tokenized by the processors that the engine runs on: half of them at most.
+_making = threading.BoundedSemaphore(max(1, default_threads() // 2))
 DEADLINE_HEADER = "X-Request-Timeout"
 
 
@@ -34,22 +39,32 @@ def deadline_of(request: HttpRequest, longest: float) -> float:
 
 
 def submit(
-    model: loader.Model, make: Callable[[], Sequence[generation.Request]], param: str
+    model: loader.Model,
+    make: Callable[[], Sequence[generation.Request]],
+    param: str,
+    *,
+    replies: int = 1,
 ) -> list[generation.Generation]:
-    """Queue what `make` makes, unless there is no room anyway; raises the fitting `ApiError`.
+    """Queue the `replies` requests that `make` makes; raises the fitting `ApiError`.
 
-    `param` is the field that the prompt came from.
+    `make` renders and tokenizes, so it is called once places are reserved, and a refusal costs
+    nothing. `param` is the field that the prompt came from.
     """
+    if replies > model.scheduler.most_at_once:
+        raise errors.InvalidField(
+            f"{replies} replies are asked for at once; at most"
+            f" {model.scheduler.most_at_once} fit here",
+            param="n",
+        )
     try:
-        model.scheduler.check_room()  # a request that is refused should cost nothing
-        requests = make()
-        if len(requests) > model.scheduler.most_at_once:
-            raise errors.InvalidField(
-                f"{len(requests)} replies are asked for at once; at most"
-                f" {model.scheduler.most_at_once} fit here",
-                param="n",
-            )
-        return model.scheduler.submit_all(requests)
+        with model.scheduler.reserve(replies) as places:
+            if not _making.acquire(timeout=MAKING_SECONDS):
+                raise errors.Overloaded("too many prompts are being read at once", retry_after=1)
+            try:
+                requests = make()
+            finally:
+                _making.release()
+            return places.fill(requests)
     except ChatError as error:
         raise errors.InvalidField(str(error), param="messages") from None
     except scheduler.ContextFull as error:

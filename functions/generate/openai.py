@@ -204,35 +204,34 @@ class Api:
         if body.best_of is not None and (body.n or 1) > body.best_of:
             raise errors.InvalidField("best_of must not be below n", param="best_of")
         of_prompt = bool(body.echo) and body.logprobs is not None
-        prompts = _prompts(model, body.prompt)
         stop, sampling = _stops(body), sampling_of(model, body)
+        n, told = body.n or 1, body.logprobs is not None
+        choices: list[Choice] = []
 
         def make() -> list[generation.Request]:
-            return [
-                generation.Request(
-                    tuple(ids),
-                    COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens,
-                    _seeded(sampling, place),
-                    stop,
-                    deadline,
-                    body.logprobs,
-                    of_prompt,
-                )
-                for ids in prompts
-                for place in range(body.n or 1)
-            ]
+            requests = []
+            for ids in _prompts(model, body.prompt):
+                echoed = model.tokenizer.decode(ids) if body.echo and not of_prompt else ""
+                for place in range(n):
+                    choice = Choice(StreamDecoder(model.tokenizer) if told else None)
+                    choice.text = echoed
+                    if of_prompt:
+                        choice.push_prompt(ids[0])  # the others come when they are read
+                    choices.append(choice)
+                    requests.append(
+                        generation.Request(
+                            tuple(ids),
+                            COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens,
+                            _seeded(sampling, place),
+                            stop,
+                            deadline,
+                            body.logprobs,
+                            of_prompt,
+                        )
+                    )
+            return requests
 
-        choices = []
-        for ids in prompts:
-            for _ in range(body.n or 1):
-                told = body.logprobs is not None
-                choice = Choice(StreamDecoder(model.tokenizer) if told else None)
-                if of_prompt:
-                    choice.push_prompt(ids[0])  # the others come when they are read
-                elif body.echo:
-                    choice.text = model.tokenizer.decode(ids)
-                choices.append(choice)
-        submitted = jobs.submit(model, make, "prompt")
+        submitted = jobs.submit(model, make, "prompt", replies=n * _count(body.prompt))
         form = _Completion(model, tells=body.logprobs is not None)
         return self._answer(request, body, submitted, choices, form)
 
@@ -261,8 +260,8 @@ class Api:
                 replace(asked, sampling=_seeded(sampling, place)) for place in range(body.n or 1)
             ]
 
-        choices = [Choice(trims=True) for _ in range(body.n or 1)]
-        submitted = jobs.submit(model, make, "messages")
+        submitted = jobs.submit(model, make, "messages", replies=body.n or 1)
+        choices = [Choice(trims=True) for _ in submitted]
         form = _Chat(model, tells=bool(body.logprobs))
         return self._answer(request, body, submitted, choices, form)
 
@@ -579,6 +578,11 @@ def _seeded(sampling: Any, place: int) -> Any:
     return replace(sampling, seed=(sampling.seed + place) % 2**63)
 
 
+def _count(prompt: Any) -> int:
+    """Return how many prompts are given, without reading them."""
+    return len(prompt) if isinstance(prompt, list) and not isinstance(prompt[0], int) else 1
+
+
 def _prompts(model: loader.Model, prompt: Any) -> list[list[int]]:
     """Return each prompt's ids: a text, ids, or a list of either."""
     if isinstance(prompt, str):
@@ -590,6 +594,7 @@ def _prompts(model: loader.Model, prompt: Any) -> list[list[int]]:
         if isinstance(each, int):
             raise errors.InvalidField("prompt: ids and texts are mixed", param="prompt")
         ids = model.tokenizer.ids(each) if isinstance(each, str) else each
+        model.scheduler.check_length(len(ids))  # before anything else is done with them
         if max(ids) >= model.tokenizer.size:
             raise errors.InvalidField(
                 f"prompt: ids must be below {model.tokenizer.size}", param="prompt"

@@ -415,3 +415,85 @@ def test_what_is_read_along_makes_way_for_a_request(start: Start) -> None:
     last = finish(along)[-1]
     assert isinstance(last, Failed)
     assert last.kind == "cancelled"
+
+
+def test_a_reserved_place_is_taken_until_it_is_given_back(start: Start) -> None:
+    fake = engine()
+    fake.running.clear()
+    scheduler = start(fake, max_batch=1, max_queue=1)
+    with scheduler.reserve() as places, scheduler.reserve():
+        assert not scheduler.idle
+        with pytest.raises(Overloaded):
+            scheduler.reserve()
+        with pytest.raises(Overloaded):
+            scheduler.submit(request())
+        (generation,) = places.fill([request()])
+    other = scheduler.submit(request())  # in the place that was not filled
+    with pytest.raises(Overloaded):
+        scheduler.reserve()
+    fake.running.set()
+    assert isinstance(finish(generation)[-1], Done)
+    assert isinstance(finish(other)[-1], Done)
+    assert scheduler.idle
+
+
+@pytest.mark.parametrize("problem", [ValueError, ContextFull, MemoryError, KeyboardInterrupt])
+def test_places_come_back_whatever_happens(start: Start, problem: type[BaseException]) -> None:
+    scheduler = start(engine(max_context=8), max_batch=1, max_queue=1)
+
+    def make() -> Request:
+        if problem is ContextFull:
+            return request("12345678")
+        raise problem
+
+    with pytest.raises(problem), scheduler.reserve(2) as places:
+        places.fill([make()])
+    with scheduler.reserve(2):
+        pass
+
+
+def test_of_many_at_once_no_more_get_a_place_than_there_are(start: Start) -> None:
+    fake = engine()
+    fake.running.clear()
+    scheduler = start(fake, max_batch=2, max_queue=3)
+    together, got = threading.Barrier(16), []
+
+    def come() -> None:
+        together.wait(20)
+        try:
+            with scheduler.reserve() as places:
+                got.extend(places.fill([request()]))
+        except Overloaded:
+            pass
+
+    threads = [threading.Thread(target=come) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    fake.running.set()
+    assert len(got) == 5
+    assert all(isinstance(finish(generation)[-1], Done) for generation in got)
+
+
+def test_tokens_that_wait_are_bounded_for_reserved_places_too(start: Start) -> None:
+    fake = engine()
+    fake.running.clear()
+    scheduler = start(fake, max_batch=1, max_queue=4, max_queue_tokens=10)
+    running = scheduler.submit(request("a"))
+    wait_until(lambda: bool(fake.open))
+    with scheduler.reserve() as first, scheduler.reserve() as second:
+        (waiting,) = first.fill([request("a" * 8)])
+        with pytest.raises(Overloaded):
+            second.fill([request("a" * 3)])
+    fake.running.set()
+    assert isinstance(finish(running)[-1], Done)
+    assert isinstance(finish(waiting)[-1], Done)
+
+
+def test_draining_refuses_what_was_being_made(start: Start) -> None:
+    scheduler = start(engine())
+    with scheduler.reserve() as places:
+        scheduler.close()
+        with pytest.raises(Draining):
+            places.fill([request()])
