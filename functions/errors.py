@@ -56,8 +56,9 @@ class ApiError(Exception):
         """Return the error as a reply of its own to a request for this path."""
         status, said = _shape_at(path)(self)
         data = msgspec.json.encode(said)
+        headers = self.headers | {"Content-Length": str(len(data))}
         body = iter((data,)) if self.unread else data
-        return Response(body, status, self.headers, content_type="application/json")
+        return Response(body, status, headers, content_type="application/json")
 
 
 def _native(error: ApiError) -> tuple[int, dict[str, object]]:
@@ -153,7 +154,7 @@ class MethodNotAllowed(_OfTheRequest):
 
     def __init__(self, method: str, path: str, allowed: list[str]) -> None:
         super().__init__(f"{method} is not allowed at {path}, only {' and '.join(allowed)}")
-        self.headers["Allow"] = ", ".join(allowed)
+        self.headers["Allow"] = ", ".join(sorted({*allowed, "OPTIONS"}))
 
 
 class BodyTooLarge(_OfTheRequest):
@@ -161,6 +162,36 @@ class BodyTooLarge(_OfTheRequest):
 
     status, type = 413, "body_too_large"
     unread = True
+
+
+class TargetTooLong(_OfTheRequest):
+    """The request's first line is too long."""
+
+    status, type = 414, "target_too_long"
+
+
+class ExpectationFailed(_OfTheRequest):
+    """Expect asks for something other than 100-continue."""
+
+    status, type = 417, "expectation_failed"
+
+
+class HeadersTooLarge(_OfTheRequest):
+    """The request's headers are too many, or one is too long."""
+
+    status, type = 431, "headers_too_large"
+
+
+class UnsupportedTransferCoding(_OfTheRequest):
+    """The body comes in a coding that is not understood."""
+
+    status, type = 501, "unsupported_transfer_coding"
+
+
+class UnsupportedVersion(_OfTheRequest):
+    """The request is of another HTTP than 1.0 and 1.1."""
+
+    status, type = 505, "unsupported_http_version"
 
 
 class UnsupportedMediaType(_OfTheRequest):

@@ -6,7 +6,7 @@ errors in their one shape. Whatever is wrong with a request, at whichever layer 
 answer is one of `functions.errors`.
 """
 
-import contextlib
+import functools
 import hmac
 import logging
 import re
@@ -15,8 +15,10 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any, TypeVar, cast
 
 import msgspec
 from flask import Flask, Request, Response, g, request
@@ -24,7 +26,9 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.exceptions import MethodNotAllowed as WerkzeugMethodNotAllowed
 from werkzeug.exceptions import NotFound as WerkzeugNotFound
 from werkzeug.routing import Map, Rule
+from werkzeug.wsgi import ClosingIterator
 
+from functions import memory
 from functions.errors import (
     ApiError,
     BadRequest,
@@ -44,12 +48,18 @@ from functions.settings import Settings, keys_of, origins_of
 
 Handler = Callable[..., Response]
 Body = TypeVar("Body")
+F = TypeVar("F", bound=Callable[..., Any])
 
 LEFT = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)  # the last on Linux only
 
 BODY_SECONDS = 10.0  # for a request's body to arrive
 BODIES = 32  # that may be on their way at once; most are there with their head
+LARGE = 64 << 10  # bytes from which on a body or an answer counts as large
+LARGE_BODIES = 4  # of the largest size that may be in hand at once, or more that are smaller
+COMPRESSED = 4096  # bytes from which on an answer is compressed for those who ask
+PATIENCE = 0.5  # seconds that a body waits for room
 _uploads = threading.BoundedSemaphore(BODIES)
+_reading: dict[socket.socket, float] = {}  # until when each body must be there
 
 # msgspec's names of types are Python's.
 _TYPES = {
@@ -82,6 +92,9 @@ class Routes:
 
     def __call__(self, request: Request) -> Response:
         """Answer a request, or raise the `ApiError` that says why not."""
+        if request.method == "OPTIONS" and request.environ.get("RAW_URI") == "*":
+            every = {method for method, _, _ in self.table} | {"HEAD", "OPTIONS"}
+            return Response(status=204, headers={"Allow": ", ".join(sorted(every))})
         adapter = self._map.bind("", path_info=request.path)
         if request.method == "OPTIONS" and (allowed := list(adapter.allowed_methods())):
             return Response(status=204, headers={"Allow": ", ".join(sorted([*allowed, "OPTIONS"]))})
@@ -123,6 +136,7 @@ def install(app: Flask, settings: Settings, metrics: Registry) -> None:
     """
     keys = [key.encode() for key in keys_of(settings)]
     origins = origins_of(settings)
+    large = Bytes(LARGE_BODIES * settings.max_body)
     answered = metrics.counter("pibloom_requests_total", "Requests by path, method and status.")
     app.extensions["pibloom.answered"] = answered  # for the server: what is no HTTP counts too
     took = metrics.histogram(
@@ -139,11 +153,13 @@ def install(app: Flask, settings: Settings, metrics: Registry) -> None:
         open_paths = _PROBES | ({"/metrics"} if settings.open_metrics else set())
         if keys and request.path.rstrip("/") not in open_paths:
             _check_key(request, keys)
-        take_body(request, settings.max_body)
+        take_body(request, settings.max_body, large)
         return None
 
     @app.after_request
     def leave(response: Response) -> Response:
+        let_go()
+        compress(request, response)
         fields = {
             "method": request.method,
             "path": _short(request.path, 200),
@@ -182,12 +198,7 @@ def install(app: Flask, settings: Settings, metrics: Registry) -> None:
         return response
 
     def answer(error: Exception) -> Response:
-        known = as_api_error(error)
-        response = known.response(request.path)
-        connection = request.environ.get("gunicorn.socket")
-        if known.unread and connection:  # nobody waits for the rest
-            response.call_on_close(lambda: _stop_reading(connection))
-        return response
+        return as_api_error(error).response(request.path)
 
     app.register_error_handler(Exception, answer)
     # "//" is simply another path; Flask would redirect it, in HTML.
@@ -247,10 +258,47 @@ def json_reply(data: object, status: int = 200) -> Response:
     return Response(msgspec.json.encode(data), status, content_type="application/json")
 
 
-def take_body(request: Request, limit: int) -> None:
+def _one_at_a_time(function: F) -> F:
+    """Let one thread in at a time: JSON takes many times its bytes while it is decoded.
+
+    Nobody is slower for it, as decoding never gives up the interpreter's lock.
+    """
+    lock = threading.Lock()
+
+    @functools.wraps(function)
+    def alone(*args: Any, **kwargs: Any) -> Any:
+        with lock:
+            return function(*args, **kwargs)
+
+    return cast(F, alone)
+
+
+class Bytes:
+    """Bytes of memory that many requests share; one takes some of them, if need be after a wait."""
+
+    def __init__(self, total: int) -> None:
+        self.total = self._free = total
+        self._changed = threading.Condition()
+
+    def take(self, count: int, seconds: float) -> bool:
+        """Take some within `seconds`, but never more than all; tells whether they were had."""
+        with self._changed:
+            had = self._changed.wait_for(lambda: min(count, self.total) <= self._free, seconds)
+            self._free -= min(count, self.total) if had else 0
+            return had
+
+    def give(self, count: int) -> None:
+        """Give back what was taken."""
+        with self._changed:
+            self._free += min(count, self.total)
+            self._changed.notify_all()
+
+
+def take_body(request: Request, limit: int, large: Bytes) -> None:
     """Read a body of at most `limit` bytes, for whoever asks for it later.
 
-    On every path: functions-framework reads what nobody has read, and knows no limit.
+    On every path: functions-framework reads what nobody has read, and knows no limit. What is
+    `large` is so until `let_go`.
     """
     length = request.content_length
     if length is not None and length > limit:
@@ -261,22 +309,38 @@ def take_body(request: Request, limit: int) -> None:
     request.max_content_length = limit + 1
     if not length and "Transfer-Encoding" not in request.headers:
         return
-    # Bodies that drip must leave threads to probes.
-    if not _uploads.acquire(timeout=0.5):
+    size = length or limit
+    if size > LARGE:
+        if not large.take(size, PATIENCE):
+            raise TooManyUploads("too many large requests are being sent at once", retry_after=1)
+        g.let_go = partial(large.give, size)
+    # Bodies that drip must leave threads to others.
+    if not _uploads.acquire(timeout=PATIENCE):
         raise TooManyUploads("too many requests are being sent at once", retry_after=1)
     try:
-        _read(request, limit, length)
+        read = _read(request, limit, length)
     finally:
         _uploads.release()
+    if read <= LARGE:
+        let_go()
+    else:
+        memory.note(read)
 
 
-def _read(request: Request, limit: int, length: int | None) -> None:
-    timer = None
-    if connection := request.environ.get("gunicorn.socket"):
+def let_go() -> None:
+    """Tell that the running request needs little memory from here on, so that others can have it.
+
+    Said once its answer is there at the latest; sooner where it then waits, as for its turn.
+    """
+    if give := g.pop("let_go", None):
+        give()
+
+
+def _read(request: Request, limit: int, length: int | None) -> int:
+    connection: socket.socket | None = request.environ.get("gunicorn.socket")
+    if connection:
         # One that drips would otherwise hold its thread, and a few of them all threads, for good.
-        timer = threading.Timer(BODY_SECONDS, _stop_reading, [connection])
-        timer.daemon = True
-        timer.start()
+        _reading[connection] = time.monotonic() + BODY_SECONDS
     try:
         read = len(request.get_data())
     except RequestEntityTooLarge:
@@ -284,19 +348,48 @@ def _read(request: Request, limit: int, length: int | None) -> None:
     except Exception:  # a malformed chunk, a client that left: each server has its own name for it
         raise BodyIncomplete("the body could not be read to its end") from None
     finally:
-        if timer:
-            timer.cancel()
+        if connection:
+            _reading.pop(connection, None)
     if read > limit:
         raise BodyTooLarge(f"the body is too large; at most {limit} bytes are taken", limit=limit)
     if length is not None and read < length:
         raise BodyIncomplete(f"the body was announced with {length} bytes, but has {read}")
+    return read
 
 
-def _stop_reading(connection: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        connection.shutdown(socket.SHUT_RD)
+def late_bodies(now: float) -> list[socket.socket]:
+    """Return the connections whose body should have been there; the server ends their reading."""
+    return [connection for connection, until in list(_reading.items()) if now > until]
 
 
+def compress(request: Request, response: Response) -> None:
+    """Compress a long answer for those who ask for it (RFC 9110, section 12.5.3)."""
+    if response.status_code != 200 or response.mimetype not in ("application/json", "text/plain"):
+        return
+    response.vary.add("Accept-Encoding")
+    if not response.is_streamed and len(response.get_data()) < COMPRESSED:
+        return
+    gzip = request.accept_encodings.quality("gzip")
+    if not gzip or gzip < request.accept_encodings.quality("identity"):
+        return
+    response.headers["Content-Encoding"] = "gzip"
+    if response.is_streamed:
+        written = response.response
+        pieces = _gzip(response.iter_encoded())
+        response.response = ClosingIterator(pieces, getattr(written, "close", None))
+    else:
+        response.set_data(b"".join(_gzip([response.get_data()])))
+
+
+def _gzip(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    packer = zlib.compressobj(1, wbits=31)
+    for piece in pieces:
+        if packed := packer.compress(piece):
+            yield packed
+    yield packer.flush()
+
+
+@_one_at_a_time
 def read_body(request: Request, type_: type[Body]) -> Body:
     """Check a JSON body and decode it; raises the error that fits."""
     if request.mimetype != "application/json":

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 
-from functions import http, server
+from functions import http, server, worker
 from model import loader
 from model.errors import ModelError
 from tests.fakes import FakeEngine, byte_tokenizer, fake_model
@@ -31,8 +31,8 @@ def main() -> None:
         return fake_model(engine, **options)
 
     http.BODY_SECONDS = float(os.environ.get("BODY_SECONDS", "10"))
-    server.HEAD_SECONDS = float(os.environ.get("HEAD_SECONDS", "10"))
-    server.GONE_SECONDS = float(os.environ.get("GONE_SECONDS", "30"))
+    worker.HEAD_SECONDS = float(os.environ.get("HEAD_SECONDS", "10"))
+    worker.GONE_SECONDS = float(os.environ.get("GONE_SECONDS", "30"))
     loader.load = load
     server.serve("generate", "127.0.0.1", port)
 

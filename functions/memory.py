@@ -1,0 +1,47 @@
+"""Memory goes back to the system after large requests.
+
+glibc keeps what was freed, in up to eight heaps for each core. After a burst of large requests a
+pod would stay large for good, and be killed at the next.
+"""
+
+import ctypes
+from functools import cache
+
+# mallopt's names of what is set (malloc.h), and the values.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
+ARENAS = 2  # heaps that threads share
+LARGE = 128 << 10  # bytes; what is as large as this lies by itself, and goes back when it is freed
+NOTED = 256 << 10  # bytes of large requests after which freed memory is given back
+PAUSE = 1.0  # seconds between two times
+
+_noted, _last = 0, 0.0
+
+
+def configure() -> None:
+    """Set how memory is taken from the system; call it before there are threads."""
+    if mallopt := getattr(_c(), "mallopt", None):  # glibc's; others have no such thing
+        mallopt(_ARENA_MAX, ARENAS)
+        # Setting these also keeps glibc from raising them by itself, to 32 MiB.
+        mallopt(_MMAP_THRESHOLD, LARGE)
+        mallopt(_TRIM_THRESHOLD, LARGE)
+
+
+def note(size: int) -> None:
+    """Note that a request needed much memory for its size."""
+    global _noted
+    _noted += size
+
+
+def give_back(now: float) -> None:
+    """Give freed memory back after large requests; to be called now and then."""
+    global _noted, _last
+    if _noted < NOTED or now - _last < PAUSE:
+        return
+    _noted, _last = 0, now
+    if trim := getattr(_c(), "malloc_trim", None):
+        trim(0)
+
+
+@cache
+def _c() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
