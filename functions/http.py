@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any, TypeVar, cast
 
 import msgspec
-from flask import Flask, Request, Response, g, request
+from flask import Flask, Request, Response, g, has_app_context, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.exceptions import MethodNotAllowed as WerkzeugMethodNotAllowed
 from werkzeug.exceptions import NotFound as WerkzeugNotFound
@@ -176,7 +176,7 @@ def install(app: Flask, settings: Settings, metrics: Registry) -> None:
         if g.trace:
             response.headers["traceparent"] = g.trace
         if origins:
-            response.headers.add("Vary", "Origin")
+            response.vary.add("Origin")
         if (origin := request.headers.get("Origin")) in origins:
             response.headers["Access-Control-Allow-Origin"] = origin or ""
             response.headers["Access-Control-Allow-Methods"] = "GET, POST, OPTIONS"
@@ -332,7 +332,7 @@ def let_go() -> None:
 
     Said once its answer is there at the latest; sooner where it then waits, as for its turn.
     """
-    if give := g.pop("let_go", None):
+    if has_app_context() and (give := g.pop("let_go", None)):
         give()
 
 

@@ -8,7 +8,7 @@ from flask import Request as HttpRequest
 from flask import g
 
 from functions import errors
-from functions.http import client_left
+from functions.http import client_left, let_go
 from model import generation, loader, scheduler
 from model.chat import ChatError
 from model.native_engine import default_threads
@@ -64,6 +64,7 @@ def submit(
                 requests = make()
             finally:
                 _making.release()
+            let_go()
             return places.fill(requests)
     except ChatError as error:
         raise errors.InvalidField(str(error), param="messages") from None

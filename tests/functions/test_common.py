@@ -81,7 +81,7 @@ def test_only_pages_of_known_origins_may_call(monkeypatch: pytest.MonkeyPatch) -
     assert "Authorization" in allowed.headers["Access-Control-Allow-Headers"]
     other = post(client, Origin="https://evil.example", Authorization=f"Bearer {SECRET}")
     assert "Access-Control-Allow-Origin" not in other.headers
-    assert other.headers["Vary"] == "Origin"
+    assert "Origin" in other.headers["Vary"]
 
 
 def test_a_request_keeps_its_id_and_its_trace(tokenize: Any) -> None:

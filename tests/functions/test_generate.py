@@ -250,11 +250,11 @@ def test_another_path_gets_404(generate: Generate, path: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("PUT", "/", "GET, HEAD, POST"),
-        ("DELETE", "/", "GET, HEAD, POST"),
-        ("GET", "/chat/", "POST"),
-        ("POST", "/healthz", "GET, HEAD"),
-        ("TRACE", "/", "GET, HEAD, POST"),
+        ("PUT", "/", "GET, HEAD, OPTIONS, POST"),
+        ("DELETE", "/", "GET, HEAD, OPTIONS, POST"),
+        ("GET", "/chat/", "OPTIONS, POST"),
+        ("POST", "/healthz", "GET, HEAD, OPTIONS"),
+        ("TRACE", "/", "GET, HEAD, OPTIONS, POST"),
     ],
 )
 def test_another_method_gets_405_and_what_is_allowed(
