@@ -9,6 +9,7 @@ Probes have threads and places of their own, so that they are answered whatever 
 import contextlib
 import errno
 import io
+import itertools
 import logging
 import math
 import os
@@ -20,7 +21,6 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from http import HTTPStatus
@@ -134,7 +134,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         except OSError as error:
             # Linux also tells here of connections that have failed already.
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                self._make_way()
+                self._make_way(must=True)
                 self._accept_again = time.monotonic() + ACCEPT_PAUSE
                 self.set_accept_enabled(False)  # it would be told again at once, and for ever
             return
@@ -296,19 +296,18 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         if not read or self._parting[conn] <= 0:
             self._close(conn)
 
-    def _make_way(self) -> bool:
+    def _make_way(self, *, must: bool = False) -> bool:
         """Close the connection that can best be missed; tells whether there was one."""
         silent = self.pending_conns
-        if silent and time.monotonic() - silent[0].since > SILENT_SECONDS:
-            waiting: tuple[Iterable[Any], ...] = (self._parting, silent, self.keepalived_conns)
-        else:
-            waiting = (self._parting, self.keepalived_conns, silent)
-        for conns in waiting:
-            for conn in conns:
-                # What has just sent something is not idle, but about to be served.
-                if conn in self._parting or _peek(conn) is None:
-                    self._close(conn)
-                    return True
+        # Who has just come is about to send its request, and goes only if there is no other way.
+        old = bool(silent) and time.monotonic() - silent[0].since > SILENT_SECONDS
+        must = must or self.nr_conns >= self.worker_connections
+        waiting = [self._parting, *[silent] * old, self.keepalived_conns, *[silent] * must]
+        for conn in itertools.chain(*waiting):
+            # What has sent something by now is not idle, but about to be served.
+            if conn in self._parting or _peek(conn) is None:
+                self._close(conn)
+                return True
         return False
 
     def _close(self, conn: Any) -> None:

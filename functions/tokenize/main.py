@@ -5,23 +5,48 @@ python -m functions tokenize
 """
 
 import os
+import threading
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from functools import lru_cache
+from typing import Annotated, Any
 
 import msgspec
 from flask import Request, Response, current_app
 
-from functions import __version__, openapi
-from functions.errors import InvalidField
-from functions.http import Routes, install, json_reply, observed, probes, read_body
+from functions import __version__, memory, openapi
+from functions.errors import InvalidField, TooManyUploads
+from functions.http import (
+    LARGE,
+    PATIENCE,
+    Bytes,
+    Routes,
+    install,
+    json_reply,
+    let_go,
+    observed,
+    probes,
+    read_body,
+)
 from functions.metrics import Registry
 from functions.openapi import Operation
 from functions.service import Service
 from functions.settings import Settings
 from model.loader import model_name
-from model.tokenizer import Tokenizer
+from model.tokenizer import Spans, Tokenizer
+
+BLOCK = 4096  # tokens of an answer that are written at a time; what has more is a long one
+PIECES = 8192  # texts of tokens that are remembered
+LONG_ANSWERS = 4  # of the largest size that may be on their way at once
+MOST_ANSWERS = 16  # that are long, of whatever size
+SPLITTING_SECONDS = 10.0  # that a large text waits for those before it
 
 settings = Settings.read(os.environ)
+# What an answer is made of takes many times the memory of its text, so this is bounded: one large
+# text is split at a time, and long answers are written in blocks, of a bounded number at once.
+splitting = threading.BoundedSemaphore(1)
+answers = Bytes(LONG_ANSWERS * settings.max_body)
 
 
 @dataclass(frozen=True)
@@ -52,15 +77,66 @@ class TokenizeBody(msgspec.Struct, forbid_unknown_fields=True):
 def post_tokenize(request: Request) -> Response:
     """Split a text into tokens."""
     body = read_body(request, TokenizeBody)
-    encoding = service.get().tokenizer.encode(body.text)
+    tokenizer = service.get().tokenizer
+    piece = lru_cache(PIECES)(tokenizer.piece)
+    spans = split(tokenizer, body.text)
+    if spans.count > BLOCK:
+        return long_answer(written(spans, piece), size=len(spans.ids))
+    ids, starts, ends = (each[: spans.count] for each in (spans.ids, spans.starts, spans.ends))
     return json_reply(
         {
-            "ids": encoding.ids,
-            "pieces": encoding.pieces,
-            "offsets": encoding.offsets,
-            "count": len(encoding.ids),
+            "ids": ids,
+            "pieces": list(map(piece, ids)),
+            "offsets": list(zip(starts, ends, strict=True)),
+            "count": spans.count,
         }
     )
+
+
+def split(tokenizer: Tokenizer, text: str) -> Spans:
+    """Split a text, a large one alone."""
+    if len(text) < LARGE:
+        return tokenizer.spans(text)
+    if not splitting.acquire(timeout=SPLITTING_SECONDS):
+        raise TooManyUploads("too many large texts are being split at once", retry_after=1)
+    try:
+        return tokenizer.spans(text)
+    finally:
+        splitting.release()
+
+
+def long_answer(parts: Iterator[bytes], size: int) -> Response:
+    """Stream JSON that was made from `size` bytes, or refuse to while many are on their way."""
+    let_go()
+    share = max(size, answers.total // MOST_ANSWERS)
+    if not answers.take(share, PATIENCE):
+        raise TooManyUploads("too many long answers are being sent at once", retry_after=1)
+
+    def end() -> None:
+        answers.give(share)
+        memory.note(share)
+
+    response = Response(parts, content_type="application/json")
+    response.call_on_close(end)
+    return response
+
+
+def written(spans: Spans, piece: Callable[[int], str]) -> Iterator[bytes]:
+    """Write a text's tokens as JSON, in blocks."""
+
+    def blocks(of: Callable[[slice], Sequence[Any]]) -> Iterator[bytes]:
+        for first in range(0, spans.count, BLOCK):
+            part = slice(first, min(first + BLOCK, spans.count))
+            yield (b"," if first else b"[") + msgspec.json.encode(of(part))[1:-1]
+        yield b"]"
+
+    yield b'{"ids":'
+    yield from blocks(lambda part: spans.ids[part])
+    yield b',"pieces":'
+    yield from blocks(lambda part: list(map(piece, spans.ids[part])))
+    yield b',"offsets":'
+    yield from blocks(lambda part: list(zip(spans.starts[part], spans.ends[part], strict=True)))
+    yield b',"count":%d}' % spans.count
 
 
 class DetokenizeBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -79,7 +155,16 @@ def post_detokenize(request: Request) -> Response:
             f"ids[{beyond}]: expected an id below {tokenizer.size}, but got {body.ids[beyond]}",
             param=f"ids[{beyond}]",
         )
-    return json_reply({"text": tokenizer.decode(body.ids)})
+    if len(body.ids) <= BLOCK:
+        return json_reply({"text": tokenizer.decode(body.ids)})
+    ids = array("I", body.ids)
+
+    def text() -> Iterator[bytes]:
+        yield b'{"text":"'
+        yield from (msgspec.json.encode(part)[1:-1] for part in tokenizer.texts(ids))
+        yield b'"}'
+
+    return long_answer(text(), size=len(ids))
 
 
 def get_root(request: Request) -> Response:

@@ -1,5 +1,7 @@
 """The tokenization function over HTTP, on the demo model's tokenizer."""
 
+import gzip
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +9,8 @@ from pathlib import Path
 import pytest
 from flask.testing import FlaskClient
 
+from model.loader import default_model
+from model.tokenizer import Tokenizer
 from tests.functions.test_generate import check_error
 
 
@@ -56,3 +60,80 @@ def test_it_needs_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "ready []"
+
+
+LONG_TEXTS = {
+    "control characters": "\x7f" * 9000,
+    "escapes": '\x01"\\' * 3000,
+    "words": "Hello, 你好 🌺 " * 3000,
+    "cut characters": "𐍈𝄞" * 3000,
+    "one token short of long": "\x7f" * 4096,
+    "one token more": "\x7f" * 4097,
+}
+
+
+@pytest.mark.parametrize("name", LONG_TEXTS)
+def test_a_long_answer_is_as_a_short_one(tokenize: FlaskClient, name: str) -> None:
+    text = LONG_TEXTS[name]
+    expected = Tokenizer.open(default_model()).encode(text)
+    reply = tokenize.post("/", json={"text": text})
+    assert reply.content_type == "application/json"
+    assert reply.json == {
+        "ids": expected.ids,
+        "pieces": expected.pieces,
+        "offsets": [list(pair) for pair in expected.offsets],
+        "count": len(expected.ids),
+    }
+
+
+@pytest.mark.parametrize("count", [0, 1, 4096, 4097, 20_000])
+def test_many_ids_become_text(tokenize: FlaskClient, count: int) -> None:
+    chance = random.Random(count)
+    ids = [chance.randrange(8192) for _ in range(count)]
+    expected = Tokenizer.open(default_model()).decode(ids)
+    assert tokenize.post("/detokenize", json={"ids": ids}).json == {"text": expected}
+
+
+# RFC 9110, section 12.5.3
+CODINGS = {
+    "gzip": True,
+    "GZIP": True,
+    "x, gzip, y": True,
+    "gzip;q=0.1": True,
+    "*": True,
+    "*;q=0.5": True,
+    "deflate, gzip;q=1.0, *;q=0.5": True,
+    "identity;q=0.5, gzip": True,
+    "gzip;q=0": False,
+    "gzip;q=0, *": False,
+    "*;q=0": False,
+    "identity": False,
+    "identity, gzip;q=0.5": False,
+    "deflate, br": False,
+    "": False,
+}
+
+
+@pytest.mark.parametrize("length", [2000, 200_000])
+@pytest.mark.parametrize("accepted", CODINGS)
+def test_answers_are_compressed_for_those_who_ask(
+    tokenize: FlaskClient, accepted: str, length: int
+) -> None:
+    body = {"text": "ab" * length}
+    plain = tokenize.post("/", json=body)
+    asked = tokenize.post("/", json=body, headers={"Accept-Encoding": accepted})
+    assert plain.headers["Vary"] == asked.headers["Vary"] == "Accept-Encoding"
+    assert "Content-Encoding" not in plain.headers
+    if CODINGS[accepted]:
+        assert asked.headers["Content-Encoding"] == "gzip"
+        assert len(asked.data) < len(plain.data) / 2
+        assert gzip.decompress(asked.data) == plain.data
+        assert asked.headers.get("Content-Length") in (None, str(len(asked.data)))
+    else:
+        assert "Content-Encoding" not in asked.headers
+        assert asked.data == plain.data
+
+
+def test_what_is_short_is_not_compressed(tokenize: FlaskClient) -> None:
+    asked = tokenize.post("/", json={"text": "Hi"}, headers={"Accept-Encoding": "gzip"})
+    assert "Content-Encoding" not in asked.headers
