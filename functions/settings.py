@@ -13,7 +13,13 @@ from model.loader import ENGINES, default_model
 PREFIX = "PIBLOOM_"
 # Read by the chat, which may share an environment with the functions.
 UI_NAMES = frozenset(
-    {"PIBLOOM_GENERATE_URL", "PIBLOOM_TOKENIZE_URL", "PIBLOOM_UI_SECRET", "PIBLOOM_API_KEY"}
+    {
+        "PIBLOOM_GENERATE_URL",
+        "PIBLOOM_TOKENIZE_URL",
+        "PIBLOOM_UI_SECRET",
+        "PIBLOOM_UI_ORIGINS",
+        "PIBLOOM_API_KEY",
+    }
 )
 
 

@@ -11,7 +11,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from ui.limits import PACKET_BYTES
 from ui.settings import Settings, SettingsError
+
+STORAGE = "NICEGUI_STORAGE_PATH"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -43,17 +46,22 @@ def _serve(settings: Settings, host: str, port: int) -> None:
     with tempfile.TemporaryDirectory(prefix="pibloom-ui-") as scratch:
         # A random secret makes every visitor a stranger after a restart, so nothing is kept then.
         kept = scratch if settings.secret_is_random else _state_folder() or scratch
-        os.environ.setdefault("NICEGUI_STORAGE_PATH", kept)  # read when nicegui is imported
+        os.environ.setdefault(STORAGE, kept)  # read when nicegui is imported
         # NiceGUI behaves otherwise under a test, and a test that starts this wants the real one.
-        for name in ("PYTEST_CURRENT_TEST", "NICEGUI_USER_SIMULATION"):
-            os.environ.pop(name, None)
-        from nicegui import ui
+        for name in list(os.environ):
+            if name == "PYTEST_CURRENT_TEST" or (name.startswith("NICEGUI_") and name != STORAGE):
+                del os.environ[name]
+        from nicegui import app, ui
 
         from ui.app import FAVICON, build
         from ui.client import Functions
+        from ui.pages import keep_house
+        from ui.server import BACKLOG, PLACES, ChatProtocol
 
         logging.getLogger("httpx").setLevel(logging.WARNING)
-        build(Functions(settings))
+        build(Functions(settings), origins=settings.origins)
+        app.on_startup(keep_house)
+        PLACES.fit()
         ui.run(
             host=host,
             port=port,
@@ -69,6 +77,12 @@ def _serve(settings: Settings, host: str, port: int) -> None:
             reconnect_timeout=30,
             # Open pages hold a socket, and would otherwise hold up the end.
             timeout_graceful_shutdown=1,
+            uvicorn_logging_level="error",  # a client could fill the log with its warnings
+            http=ChatProtocol,
+            ws_max_size=PACKET_BYTES,
+            ws_per_message_deflate=False,  # 15 kB could become 15 MB
+            backlog=BACKLOG,
+            workers=1,  # whatever WEB_CONCURRENCY says: the pages live in this process
         )
 
 

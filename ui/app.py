@@ -1,16 +1,19 @@
 """Puts the pages, the assets and the health check into NiceGUI's app."""
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Iterable
 
 from fastapi import Request
-from fastapi.responses import JSONResponse, Response
-from nicegui import Client, app, ui
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from nicegui import app, core, ui
 
+from ui import gate
 from ui.about import AboutPage
 from ui.chat import ChatPage, Tabs, Timing
 from ui.client import Functions
-from ui.frame import STATIC, VIEWPORT, Text, asset_version, brand, dress
+from ui.frame import LOGO, STATIC, VIEWPORT, asset_version
+from ui.gate import AsgiApp, Message, Receive, Send
+from ui.pages import Pages
+from ui.server import PROBE_PATH
 
 FAVICON = STATIC / "logo.svg"
 
@@ -38,11 +41,6 @@ HEADERS = [
 
 CHAT_AGE_S = 7 * 24 * 3600.0  # a chat that nobody has touched for so long is forgotten
 
-Message = MutableMapping[str, Any]
-Send = Callable[[Message], Awaitable[None]]
-Receive = Callable[[], Awaitable[Message]]
-AsgiApp = Callable[[Message, Receive, Send], Awaitable[None]]
-
 
 class Guarded:
     """Adds the headers that keep a browser from loading anything foreign."""
@@ -61,11 +59,18 @@ class Guarded:
         await self._app(scope, receive, with_headers if scope["type"] == "http" else send)
 
 
-def build(functions: Functions, timing: Timing | None = None) -> Tabs:
-    """Register everything with NiceGUI's app; return the table of open tabs."""
+def build(functions: Functions, timing: Timing | None = None, origins: Iterable[str] = ()) -> Tabs:
+    """Register everything with NiceGUI's app; return the table of open tabs.
+
+    `origins` are addresses of the chat that its Host header does not tell.
+    """
     tabs = Tabs()
     patience = timing or Timing()
     app.storage.max_tab_storage_age = CHAT_AGE_S
+    gate.install()
+    core.sio.eio.cors_allowed_origins = []  # the gate looks at the origin; no header allows one
+    app.add_middleware(Pages, paths=("/", "/about"))
+    app.add_middleware(gate.Gate, origins=origins)
     app.add_middleware(Guarded)
     app.add_static_files(f"/assets/{asset_version()}", STATIC, max_cache_age=31_536_000)
     app.on_shutdown(functions.aclose)
@@ -78,23 +83,29 @@ def build(functions: Functions, timing: Timing | None = None) -> Tabs:
     async def about() -> None:
         await AboutPage(functions).run()
 
-    @app.get("/healthz")
+    @app.get(PROBE_PATH)
     async def healthz() -> JSONResponse:
         return JSONResponse({"status": "ok"})
 
+    missing = _missing()
+
     @app.exception_handler(404)
     async def not_found(request: Request, exception: Exception) -> Response:
-        with Client(ui.page("", title="Not found", viewport=VIEWPORT), request=request) as client:
-            dress("Not found")
-            with ui.element("header").classes("top"):
-                brand()
-            with (
-                ui.element("main").classes("scroll"),
-                ui.element("div").classes("column-text about"),
-            ):
-                Text("There is nothing at this address.", "h1")
-                with ui.element("p"), ui.element("a").props('href="/"'):
-                    Text("Back to the chat")
-        return client.build_response(request, 404)
+        return HTMLResponse(missing, 404)
 
     return tabs
+
+
+def _missing() -> str:
+    """Return the page for an address at which there is nothing; it costs no page of NiceGUI's."""
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Not found</title>'
+        f'<meta name="viewport" content="{VIEWPORT}">'
+        f'<link rel="stylesheet" href="/assets/{asset_version()}/style.css"></head><body>'
+        '<header class="top"><a class="brand" href="/" aria-label="piBLOOM, the chat">'
+        f'<span class="brand-logo" aria-hidden="true">{LOGO}</span>'
+        '<span class="brand-name">pi<b>BLOOM</b></span></a></header>'
+        '<main class="scroll"><div class="column-text about">'
+        '<h1>There is nothing at this address.</h1><p><a href="/">Back to the chat</a></p>'
+        "</div></main></body></html>"
+    )

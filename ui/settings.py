@@ -11,7 +11,13 @@ HOST = "127.0.0.1"
 PORT = 8080
 
 OWN = frozenset(
-    {"PIBLOOM_GENERATE_URL", "PIBLOOM_TOKENIZE_URL", "PIBLOOM_UI_SECRET", "PIBLOOM_API_KEY"}
+    {
+        "PIBLOOM_GENERATE_URL",
+        "PIBLOOM_TOKENIZE_URL",
+        "PIBLOOM_UI_SECRET",
+        "PIBLOOM_UI_ORIGINS",
+        "PIBLOOM_API_KEY",
+    }
 )
 # One environment serves the whole product, so the functions' names are known here, and ignored.
 OTHERS = frozenset(
@@ -45,7 +51,10 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True)
 class Settings:
-    """Where the chat listens, where the functions answer, its key to them, and its cookie's."""
+    """Where the chat listens, where the functions answer, its key to them, and its cookie's.
+
+    `origins` are the chat's own addresses behind a proxy that changes the Host.
+    """
 
     generate_url: str = GENERATE_URL
     tokenize_url: str = TOKENIZE_URL
@@ -54,6 +63,7 @@ class Settings:
     secret_is_random: bool = True
     host: str = HOST
     port: int = PORT
+    origins: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> "Settings":
@@ -72,6 +82,7 @@ class Settings:
             secret_is_random=not secret,
             host=environ.get("HOST") or HOST,
             port=_port(environ.get("PORT") or str(PORT)),
+            origins=_origins(environ.get("PIBLOOM_UI_ORIGINS", "")),
         )
 
 
@@ -85,6 +96,22 @@ def _url(environ: Mapping[str, str], name: str, default: str) -> str:
     if not good or parts.query or parts.fragment:
         raise SettingsError(f"{name} must be an address like {default}, not {given!r}.")
     return given.rstrip("/")
+
+
+def _origins(given: str) -> tuple[str, ...]:
+    origins = tuple(part.strip().rstrip("/") for part in given.split(",") if part.strip())
+    for origin in origins:
+        try:
+            parts = urlsplit(origin)
+            good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            good = False
+        if not good or origin != f"{parts.scheme}://{parts.netloc}" or "@" in origin:
+            raise SettingsError(
+                "PIBLOOM_UI_ORIGINS must be addresses like https://chat.example, separated by"
+                f" commas, not {origin!r}."
+            )
+    return origins
 
 
 def _key(given: str) -> str:
