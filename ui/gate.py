@@ -42,6 +42,7 @@ ENTRY = "pibloom.entry"  # in a socket's scope: its Entry
 UNKNOWN_PAGE = "Implicit handshake failed"  # NiceGUI's page loads anew when it reads this
 FOREIGN_PAGE = "This page belongs to another session"  # chat.js reads this
 MAX_POLL_PACKETS = 16  # as engine.io has it
+MAX_DIGITS = 32
 
 log = logging.getLogger("pibloom.ui.socket")
 
@@ -101,8 +102,9 @@ SHAPES: dict[str, type[_Shape]] = {
     "ack": Ack,
     "log": Log,
 }
-# Open, close, ping and pong of engine.io, and connect and disconnect of socket.io.
-PLAIN_PACKETS = frozenset({"1", "2probe", "3", "5", "40", "41"})
+CLOSE = "1"
+# Close, probe, pong and upgrade of engine.io, and connect and disconnect of socket.io.
+PLAIN_PACKETS = frozenset({CLOSE, "2probe", "3", "5", "40", "41"})
 EVENT_PACKET = re.compile(r"42[0-9]{0,15}(?=\[)")
 
 
@@ -116,13 +118,9 @@ def check_packet(packet: str) -> None:
     try:
         match json.loads(packet[start.end() :]):
             case [str(name), dict(content)] if name in SHAPES:
-                found = SHAPES[name].model_validate(content)
+                SHAPES[name].model_validate(content)
             case _:
                 raise Refused("not an event of a page")
-        if isinstance(found, Event):
-            for argument in found.args:
-                if argument is not None:
-                    json.loads(argument)
     except (ValidationError, ValueError, RecursionError):
         raise Refused("an event with other contents than a page's") from None
 
@@ -135,6 +133,8 @@ def check_payload(body: bytes) -> None:
         raise Refused("a payload that is not UTF-8") from None
     if len(packets) > MAX_POLL_PACKETS:
         raise Refused("too many packets in a payload")
+    if CLOSE in packets[:-1]:
+        raise Refused("a packet after the last")
     for packet in packets:
         check_packet(packet)
 
@@ -157,6 +157,7 @@ class Frames:
 
     def __init__(self, entry: Entry, receive: Receive, send: Send) -> None:
         self._entry, self._receive, self._send = entry, receive, send
+        self._closed = False
 
     async def receive(self) -> Message:
         """Return the next message; one that is refused ends the connection."""
@@ -169,7 +170,10 @@ class Frames:
                 raise Refused("a binary message")
             if self._entry.page and self._entry.page not in Client.instances:
                 raise Refused("its page is gone")
+            if self._closed:
+                raise Refused("a packet after the last")
             check_packet(text)
+            self._closed = text == CLOSE
             return message
         except TimeoutError:
             reason = "named no page"
@@ -226,7 +230,8 @@ class Gate:
             query = parse_qs(scope["query_string"].decode("ascii"), max_num_fields=32)
         except ValueError:
             query = {}
-        if query.get("EIO") != ["4"] or query.get("transport") not in (["polling"], ["websocket"]):
+        transport = "websocket" if scope["type"] == "websocket" else "polling"
+        if query.get("EIO") != ["4"] or query.get("transport") != [transport]:
             return 400, "Only version 4 of engine.io is spoken here."
         if "j" in query:
             return 400, "JSONP is not possible here."
@@ -262,6 +267,7 @@ def same_host(origin: str, host: str) -> bool:
         default = {"http": 80, "https": 443}[site.scheme]
         return (
             bool(site.hostname)
+            and "@" not in origin
             and site.hostname == here.hostname
             and (site.port or default) == (here.port or default)
             and origin.lower() == f"{site.scheme}://{site.netloc}".lower()
@@ -327,6 +333,7 @@ async def _enter(sid: str, given: Handshake) -> str | None:
         return UNKNOWN_PAGE
     old = own_tab(session, given.old_tab_id) if given.old_tab_id else None
     kept = {"tab_id": own_tab(session, given.tab_id), "old_tab_id": old}
+    kept["document_id"] = page.id  # NiceGUI deletes a page when one of several documents is gone
     if not await handshake_of_nicegui(sid, given.model_dump() | kept):
         return UNKNOWN_PAGE
     scope[ENTRY].page = page.id
@@ -348,7 +355,12 @@ def event(sid: str, content: dict[str, Any]) -> None:
     listener = element._event_listeners.get(content["listener_id"]) if element else None
     if page is None or element is None or listener is None:
         return
-    arguments = [None if a is None else json.loads(a) for a in content.get("args", [])]
+    if listener.type.startswith("sub_pages_"):
+        return  # the chat has none
+    try:
+        arguments = [None if a is None else json.loads(a) for a in content.get("args", [])]
+    except ValueError:
+        return  # half of a pair of surrogates, if it is from a browser
     value = arguments[0] if len(arguments) == 1 else arguments
     if listener.type.startswith("update:") and isinstance(element, ValueElement):
         fits = value_fits(element, value)
@@ -363,11 +375,21 @@ def value_fits(element: ValueElement[Any], value: object) -> bool:
     if isinstance(element, OpenableElement):
         return isinstance(value, bool)
     if isinstance(element, ui.number | ui.slider):
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return value in (None, "") or (number and math.isfinite(value))  # type: ignore[arg-type]
+        return value is None or _is_number(value)
     if isinstance(element, ui.input):
         return value is None or (isinstance(value, str) and len(value) <= MESSAGE_CHARACTERS)
     return False
+
+
+def _is_number(value: object) -> bool:
+    """Tell whether this is a finite number, or the text of one, as a field has it."""
+    if isinstance(value, str) and len(value) <= MAX_DIGITS:
+        try:
+            return not value or math.isfinite(float(value))
+        except ValueError:
+            return False
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value)  # type: ignore[arg-type]
 
 
 def javascript_response(sid: str, content: dict[str, Any]) -> None:

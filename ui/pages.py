@@ -111,8 +111,15 @@ def _delete_one(pages: list[Client], now: float, grace: float) -> bool:
     ]
     if not idle:
         return False
-    min(idle, key=lambda page: (not _waits(page), page.created)).delete()
+    delete(min(idle, key=lambda page: (not _waits(page), page.created)))
     return True
+
+
+def delete(page: Client) -> None:
+    """Delete a page now, also one that is to be deleted later."""
+    for document in list(page._delete_tasks):
+        page._cancel_delete_task(document)
+    page.delete()
 
 
 async def keep_house() -> None:
@@ -147,7 +154,7 @@ def forget_tabs(most: int = TABS, most_bytes: int = TAB_BYTES) -> None:
 async def _close(page: Client) -> None:
     sids = [sid for sid, _ in core.sio.manager.get_participants("/", page.id)]
     if not page.is_deleted:
-        page.delete()
+        delete(page)
     for sid in sids:
         await core.sio.disconnect(sid)
 
