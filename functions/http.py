@@ -28,7 +28,7 @@ from werkzeug.exceptions import NotFound as WerkzeugNotFound
 from werkzeug.routing import Map, Rule
 from werkzeug.wsgi import ClosingIterator
 
-from functions import memory
+from functions import memory, process
 from functions.errors import (
     ApiError,
     BadRequest,
@@ -138,6 +138,7 @@ def install(app: Flask, settings: Settings, metrics: Registry) -> None:
     origins = origins_of(settings)
     large = Bytes(LARGE_BODIES * settings.max_body)
     answered = metrics.counter("pibloom_requests_total", "Requests by path, method and status.")
+    process.observe(metrics)
     app.extensions["pibloom.answered"] = answered  # for the server: what is no HTTP counts too
     took = metrics.histogram(
         "pibloom_request_seconds", "From a request's arrival to its last byte."

@@ -35,6 +35,10 @@ class Registry:
         """Tell a number that is read when somebody asks; a `counter` if it only grows."""
         self._add(Read(name, help_, self._lock, read, kind))
 
+    def info(self, name: str, help_: str, read: Callable[[], Labels | None]) -> None:
+        """Tell what something is, by the labels of a constant 1; None while there is nothing."""
+        self._add(Info(name, help_, self._lock, read))
+
     def text(self) -> str:
         """Write all of them down."""
         return "".join(metric.text() for metric in list(self._metrics.values()))
@@ -95,6 +99,23 @@ class Read(Metric):
     def samples(self) -> list[str]:
         """Read it."""
         return [f"{self.name} {_number(self._read())}"]
+
+
+class Info(Metric):
+    """A constant 1 whose labels are the news."""
+
+    kind = "gauge"
+
+    def __init__(
+        self, name: str, help_: str, lock: threading.Lock, read: Callable[[], Labels | None]
+    ) -> None:
+        super().__init__(name, help_, lock)
+        self._read = read
+
+    def samples(self) -> list[str]:
+        """Return the one line, if there is something to tell."""
+        labels = self._read()
+        return [] if labels is None else [f"{self.name}{_labels(labels)} 1"]
 
 
 class Histogram(Metric):

@@ -50,6 +50,9 @@ class Figures(Observer):
             ("kv_cached_bytes", "Keys and values kept for the next turn.", "kv_cached", "gauge"),
         ):
             metrics.read(f"pibloom_{name}", help_, partial(self._now, figure), kind)
+        metrics.info(
+            "pibloom_model_info", "A constant 1, with the model that answers.", self._model
+        )
         # A cold start has two phases in a process: the interpreter and imports, then the model.
         metrics.read(
             "pibloom_start_seconds",
@@ -61,6 +64,19 @@ class Figures(Observer):
             "From the start of loading to the first token, which makes it ready.",
             lambda: service.load_seconds,
         )
+
+    def _model(self) -> dict[str, str] | None:
+        model = self._service.peek()
+        if model is None:
+            return None
+        info = model.info
+        return {
+            "name": info.name,
+            "engine": info.engine,
+            "bits": {"float32": "32", "bfloat16": "16"}.get(info.dtype, info.dtype.split()[0]),
+            "max_context": str(info.max_context),
+            "vocab_size": str(info.vocab_size),
+        }
 
     def started(self, waited: float) -> None:
         """Note how long a generation waited."""

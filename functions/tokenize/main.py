@@ -64,6 +64,16 @@ service: Service[Loaded] = Service(
     lambda: Loaded(Tokenizer.open(settings.model), model_name(settings.model))
 )
 metrics = Registry()
+
+
+def model_info() -> dict[str, str] | None:
+    """Say whose tokenizer answers, as labels."""
+    if not (loaded := service.peek()):
+        return None
+    return {"name": loaded.name, "vocab_size": str(loaded.tokenizer.size)}
+
+
+metrics.info("pibloom_model_info", "A constant 1, with the tokenizer's model.", model_info)
 install(current_app, settings, metrics)
 current_app.extensions["pibloom"] = service
 

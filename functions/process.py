@@ -1,0 +1,67 @@
+"""What Prometheus is told of the process itself, by the names that its client library uses."""
+
+import os
+import resource
+from pathlib import Path
+
+from functions import __version__
+from functions.metrics import Registry
+
+_PROC = Path("/proc")
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE = resource.getpagesize()
+
+
+def observe(metrics: Registry) -> None:
+    """Add the series of the process that asks, and what build it is; of /proc only, so on Linux."""
+    metrics.info(
+        "pibloom_build_info", "A constant 1, with the build.", lambda: {"version": __version__}
+    )
+    if not (_PROC / "self/stat").exists():
+        return
+    for name, help_, read, kind in (
+        ("cpu_seconds_total", "Total user and system CPU time spent in seconds.", _cpu, "counter"),
+        ("virtual_memory_bytes", "Virtual memory size in bytes.", _virtual, "gauge"),
+        ("resident_memory_bytes", "Resident memory size in bytes.", _resident, "gauge"),
+        (
+            "start_time_seconds",
+            "Start time of the process since unix epoch in seconds.",
+            _started,
+            "gauge",
+        ),
+        ("open_fds", "Number of open file descriptors.", _files, "gauge"),
+        ("max_fds", "Maximum number of open file descriptors.", _most_files, "gauge"),
+    ):
+        metrics.read(f"process_{name}", help_, read, kind)
+
+
+def _stat(number: int) -> int:
+    """Return a field of proc(5)'s stat, counted as there; before the third a name holds blanks."""
+    return int((_PROC / "self/stat").read_text().rpartition(")")[2].split()[number - 3])
+
+
+def _cpu() -> float:
+    used = os.times()
+    return used.user + used.system
+
+
+def _virtual() -> float:
+    return _stat(23)
+
+
+def _resident() -> float:
+    return _stat(24) * _PAGE
+
+
+def _started() -> float:
+    lines = (_PROC / "stat").read_text().splitlines()
+    booted = next(float(line.split()[1]) for line in lines if line.startswith("btime "))
+    return booted + _stat(22) / _TICKS
+
+
+def _files() -> float:
+    return len(os.listdir(_PROC / "self/fd"))
+
+
+def _most_files() -> float:
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -1,0 +1,61 @@
+"""What is told of the process, beside what prometheus_client itself tells of this one."""
+
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families as parse
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import CollectorRegistry
+
+from functions import __version__
+from functions.metrics import Registry
+from functions.process import observe
+from tests.functions.conftest import Generate
+
+# How far two readings, one after the other, may lie apart.
+APART = {"cpu_seconds": 5.0, "resident_memory_bytes": 2e7, "virtual_memory_bytes": 5e7}
+
+
+def expected() -> dict[str, Any]:
+    registry = CollectorRegistry()
+    return {family.name: family for family in ProcessCollector(registry=registry).collect()}
+
+
+@pytest.mark.parametrize("name", expected())
+def test_the_process_is_told_of_as_prometheus_client_does(name: str) -> None:
+    metrics = Registry()
+    observe(metrics)
+    found = {family.name: family for family in parse(metrics.text())}[name]
+    theirs = expected()[name]
+    assert (found.type, found.documentation) == (theirs.type, theirs.documentation)
+    (ours,), (other,) = found.samples, theirs.samples
+    assert ours.name == other.name
+    apart = APART.get(name.removeprefix("process_"), 2.0)
+    assert ours.value == pytest.approx(other.value, abs=apart)
+
+
+def info(client: Any, name: str) -> dict[str, str]:
+    families = {family.name: family for family in parse(client.get("/metrics").text)}
+    (sample,) = families[name].samples
+    assert sample.value == 1
+    labels: dict[str, str] = sample.labels
+    return labels
+
+
+def test_build_and_model_are_told(generate: Generate, tokenize: Any) -> None:
+    assert info(generate.client, "pibloom_build_info") == {"version": __version__}
+    told = info(generate.client, "pibloom_model_info")
+    assert {"name", "engine", "bits", "max_context", "vocab_size"} == set(told)
+    assert told["name"] == told["engine"] == "fake"
+    assert info(tokenize, "pibloom_build_info") == {"version": __version__}
+    told = {"name": "pibloom-demo", "vocab_size": "8192"}
+    assert info(tokenize, "pibloom_model_info") == told
+
+
+def test_what_is_not_there_is_not_told_of() -> None:
+    metrics = Registry()
+    metrics.info("a_info", "A.", lambda: None)
+    metrics.info("b_info", "B.", lambda: {"name": 'a "quoted"\n\\name'})
+    found = {family.name: family.samples for family in parse(metrics.text())}
+    assert not found["a_info"]
+    assert found["b_info"][0].labels == {"name": 'a "quoted"\n\\name'}
