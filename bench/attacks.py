@@ -277,7 +277,7 @@ INTRODUCTION = f"""# Attacks, and what they cost
 
 Made by `python -m bench.attacks`; what stands first in each cell by `--tree` on the code as it was
 before it was mended. Loopback, two shared cores, the demo model. Memory of the worker in MB: at its
-peak, and three seconds after the attack. Probes: of `/healthz`, answered within {PROBE_SECONDS:g} s.
+peak, and three seconds after the attack. Probes: of `/healthz`, answered in {PROBE_SECONDS:g} s.
 Tokens a second: of one stream, in the attack and in the three seconds before it."""
 
 
@@ -323,16 +323,20 @@ def main() -> None:
     file = RESULTS / "attacks.json"
     found = json.loads(file.read_text()) if file.exists() else {}
     column = found.setdefault(options.column, {})
+
+    def save() -> None:
+        file.write_text(json.dumps(found, indent=1) + "\n")
+        (RESULTS / "attacks.md").write_text(table(found))
+
     if options.soak:
         column["soak"] = soak(options.tree, options.soak)
         print(column["soak"], flush=True)
-    else:
-        for name, function, attack, few in ATTACKS:
-            if options.only in name:
-                column[name] = measure(options.tree, function, attack, few)
-                print(name, column[name], flush=True)
-    file.write_text(json.dumps(found, indent=1) + "\n")
-    (RESULTS / "attacks.md").write_text(table(found))
+        return save()
+    for name, function, attack, few in ATTACKS:
+        if options.only in name:
+            column[name] = measure(options.tree, function, attack, few)
+            print(name, column[name], flush=True)
+            save()
 
 
 if __name__ == "__main__":

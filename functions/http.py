@@ -7,6 +7,7 @@ answer is one of `functions.errors`.
 """
 
 import functools
+import gc
 import hmac
 import logging
 import re
@@ -57,6 +58,7 @@ BODIES = 32  # that may be on their way at once; most are there with their head
 LARGE = 64 << 10  # bytes from which on a body or an answer counts as large
 LARGE_BODIES = 4  # of the largest size that may be in hand at once, or more that are smaller
 COMPRESSED = 4096  # bytes from which on an answer is compressed for those who ask
+LONG_DECODING = 0.005  # seconds; a usual body of 1 MB takes less
 PATIENCE = 0.5  # seconds that a body waits for room
 _uploads = threading.BoundedSemaphore(BODIES)
 _reading: dict[socket.socket, float] = {}  # until when each body must be there
@@ -262,14 +264,24 @@ def json_reply(data: object, status: int = 200) -> Response:
 def _one_at_a_time(function: F) -> F:
     """Let one thread in at a time: JSON takes many times its bytes while it is decoded.
 
-    Nobody is slower for it, as decoding never gives up the interpreter's lock.
+    Nobody is slower for it, as decoding never gives up the interpreter's lock. Nor does the garbage
+    collector run meanwhile: it would look through hundreds of thousands of lists again and again,
+    in which there is no garbage. What took long is followed by a pause three times as long, so that
+    streams keep most of the lock whatever is sent.
     """
     lock = threading.Lock()
 
     @functools.wraps(function)
     def alone(*args: Any, **kwargs: Any) -> Any:
         with lock:
-            return function(*args, **kwargs)
+            began = time.perf_counter()
+            gc.disable()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                gc.enable()
+                if (took := time.perf_counter() - began) > LONG_DECODING:
+                    time.sleep(3 * took)
 
     return cast(F, alone)
 
