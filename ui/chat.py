@@ -19,6 +19,7 @@ from ui import client as functions_api
 from ui.client import Failure, Functions, Model
 from ui.conversation import Conversation, Reply, Turn
 from ui.frame import LOGO, Button, Icon, Text, brand, dress
+from ui.limits import CHAT_CHARACTERS, MESSAGE_CHARACTERS
 from ui.options import OptionsStore, SettingsPanel
 from ui.running import Pace, RunningReply
 from ui.turn import TOO_LONG, Actions, TurnView, describe, plural
@@ -160,6 +161,7 @@ class ChatPage:
                 self._input.props(
                     'autogrow borderless dir="auto" rows="1" autofocus enterkeyhint="send"'
                     ' aria-label="Your message" autocomplete="off"'
+                    f' data-limit="{MESSAGE_CHARACTERS}"'
                 ).mark("input")
                 # Enter in the middle of composing Chinese or Japanese picks a candidate.
                 self._input.on(
@@ -250,6 +252,9 @@ class ChatPage:
         """Ask the model, unless it is still answering; then the text stays where it is."""
         text = (text or "").strip()
         if not text or self._task is not None or self._storage is None:
+            return
+        if self._chat.characters + len(text) > CHAT_CHARACTERS:
+            self._draft.text = "This chat is full. Start a new one to send this."
             return
         self._input.value = ""  # and nothing reads along any more: `_typed` ends it
         self._toast.visible = False

@@ -89,6 +89,11 @@ class Conversation:
                 return turn.reply.prompt_tokens + turn.reply.tokens
         return 0
 
+    @property
+    def characters(self) -> int:
+        """How long all that is kept of the chat is."""
+        return sum(len(turn.question) + len(turn.reply.text) for turn in self.turns)
+
     def _characters(self) -> int:
         # Each message costs a few characters of the chat template besides its own.
         return sum(len(message["content"]) + 8 for message in self.messages())

@@ -290,3 +290,45 @@ def test_settings_open_close_and_change_the_theme(site: Site) -> None:
     expect(page.locator(".sheet")).to_be_hidden()
     page.reload()
     expect(page.locator("body")).to_have_class(re.compile("body--dark"))
+
+
+@pytest.mark.parametrize("length", [64_001, 300_000, 1_200_000])
+def test_a_message_that_is_too_long_is_told_and_kept(site: Site, length: int) -> None:
+    page = site.open()
+    box = page.locator("textarea")
+    # As pasted; typing so much would take long.
+    box.evaluate(
+        """(box, length) => {
+            box.value = "x".repeat(length);
+            box.dispatchEvent(new Event("input", { bubbles: true }));
+        }""",
+        length,
+    )
+    note = page.locator("#too-long")
+    expect(note).to_have_text(
+        f"This message has {length:,} characters. At most 64,000 can be sent: shorten it."
+    )
+    box.press("Enter")
+    page.locator(".button-main").click()
+    expect(note).to_be_visible()
+    expect(page.locator(".question")).to_have_count(0)
+    assert len(box.input_value()) == length
+    box.fill("Short again")
+    expect(note).to_be_hidden()
+    box.press("Enter")
+    expect(page.locator(".question-text")).to_have_text("Short again")
+
+
+def test_a_page_of_another_session_loads_anew_and_works(site: Site) -> None:
+    """Two pages opened at once, before the first cookie: one is left with the other's cookie."""
+    page = site.open()
+    page.context.clear_cookies()
+    other = page.context.new_page()
+    other.goto(site.url)
+    expect(other.locator(".empty")).to_be_visible()
+    with page.expect_event("load"):
+        page.evaluate("window.socket.disconnect(); window.socket.connect()")
+    expect(page.locator(".empty")).to_be_visible()
+    page.locator("textarea").fill("Still here")
+    page.locator("textarea").press("Enter")
+    expect(page.locator(".question-text")).to_have_text("Still here")

@@ -824,3 +824,14 @@ async def test_the_health_check_and_the_headers(simulation: tuple[User, Site]) -
     missing = await user.http_client.get("/nowhere")
     assert missing.status_code == 404
     assert "There is nothing at this address." in missing.text
+
+
+async def test_a_chat_that_is_full_takes_no_more(
+    user: User, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ui.chat.CHAT_CHARACTERS", 100)
+    send(user, "first " * 10)
+    await see(user, "tokens/s")
+    send(user, "second " * 10)
+    await user.should_see("This chat is full. Start a new one to send this.", retries=PATIENCE)
+    assert len(texts(user, "question")) == 1

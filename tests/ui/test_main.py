@@ -70,6 +70,17 @@ def test_it_serves_silently_and_ends_at_once(number: signal.Signals, tmp_path: P
     assert {p for p in set(ROOT.iterdir()) - before if p.name.startswith(".nicegui")} == set()
 
 
+def test_other_programs_variables_do_not_reach_it() -> None:
+    port = free_port()
+    foreign = {"WEB_CONCURRENCY": "2", "NICEGUI_REDIS_URL": "redis://127.0.0.1:1"}
+    foreign |= {"NICEGUI_HOST": "pi", "NICEGUI_PORT": "tcp://10.0.0.1:80"}
+    with chat(port, **foreign) as process:
+        wait_until_healthy(port, process)
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=10)
+    assert (process.returncode, output) == (0, "")
+
+
 def test_a_busy_port_is_one_sentence_and_status_1() -> None:
     with socket.socket() as busy:
         busy.bind(("127.0.0.1", 0))

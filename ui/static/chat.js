@@ -23,6 +23,79 @@
   });
   window.addEventListener("pagehide", () => tell("pibloom_leave"));
 
+  // What is longer than the chat takes is not sent; the page says so, and keeps the text.
+  const fits = (box) => {
+    const limit = Number(box.closest("[data-limit]")?.dataset.limit);
+    const length = box.value.length;
+    const good = !limit || length <= limit;
+    let note = document.getElementById("too-long");
+    if (!note && !good) {
+      note = document.createElement("div");
+      note.id = "too-long";
+      note.setAttribute("role", "alert");
+      box.closest(".composer").before(note);
+    }
+    const number = (count) => count.toLocaleString("en");
+    const text = good
+      ? ""
+      : `This message has ${number(length)} characters. At most ${number(limit)} can be sent: shorten it.`;
+    if (note) note.hidden = good;
+    if (note && note.textContent !== text) note.textContent = text;
+    return good;
+  };
+  const refuse = (event) => {
+    event.preventDefault();
+    event.stopPropagation();
+  };
+  const composer = () => document.querySelector(".composer textarea");
+  document.addEventListener("input", (event) => {
+    if (event.target === composer()) fits(event.target);
+  }, true);
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || event.shiftKey || event.target !== composer()) return;
+    if (!fits(event.target)) refuse(event);
+  }, true);
+  document.addEventListener("click", (event) => {
+    const send = event.target instanceof Element && event.target.closest(".button-main");
+    if (send && composer() && !fits(composer())) refuse(event);
+  }, true);
+
+  // The page's socket, as soon as there is one.
+  const LARGEST = 400000; // an event beyond it holds a text beyond the limit above
+  const RETRY_MS = 30000;
+  const guard = (socket) => {
+    const emit = socket.emit;
+    socket.emit = function (name, content, ...more) {
+      const values = Array.isArray(content?.args) ? content.args : [];
+      const size = values.reduce((sum, value) => sum + (value?.length ?? 0), 0);
+      return size > LARGEST ? this : emit.call(this, name, content, ...more);
+    };
+    socket.on("connect_error", (error) => {
+      if (error.message !== "This page belongs to another session") return;
+      // Two pages that are opened at once for the first time get two cookies; one is enough.
+      const last = Number(sessionStorage.pibloomReloaded ?? 0);
+      if (Date.now() - last > RETRY_MS) {
+        sessionStorage.pibloomReloaded = Date.now();
+        window.location.reload();
+        return;
+      }
+      const popup = document.getElementById("popup");
+      if (!popup) return;
+      popup.ariaHidden = "false";
+      popup.textContent =
+        "This browser sends no cookies to this page. Allow them for this site, then load it again.";
+    });
+  };
+  let socket;
+  Object.defineProperty(window, "socket", {
+    configurable: true,
+    get: () => socket,
+    set: (made) => {
+      socket = made;
+      guard(made);
+    },
+  });
+
   const write = async (text) => {
     if (navigator.clipboard && window.isSecureContext) {
       await navigator.clipboard.writeText(text);
