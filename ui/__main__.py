@@ -51,6 +51,7 @@ def _serve(settings: Settings, host: str, port: int) -> None:
         for name in list(os.environ):
             if name == "PYTEST_CURRENT_TEST" or (name.startswith("NICEGUI_") and name != STORAGE):
                 del os.environ[name]
+        from fastapi.middleware.gzip import GZipMiddleware
         from nicegui import app, ui
 
         from ui.app import FAVICON, build
@@ -79,6 +80,8 @@ def _serve(settings: Settings, host: str, port: int) -> None:
             timeout_graceful_shutdown=1,
             uvicorn_logging_level="error",  # a client could fill the log with its warnings
             http=ChatProtocol,
+            # The highest level takes four times as long, of the one thread that answers all.
+            gzip_middleware_factory=lambda served: GZipMiddleware(served, compresslevel=3),
             ws_max_size=PACKET_BYTES,
             ws_per_message_deflate=False,  # 15 kB could become 15 MB
             backlog=BACKLOG,
