@@ -8,6 +8,7 @@ import os
 import threading
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any
@@ -24,7 +25,6 @@ from functions.http import (
     Routes,
     install,
     json_reply,
-    let_go,
     observed,
     probes,
     read_body,
@@ -89,9 +89,15 @@ def post_tokenize(request: Request) -> Response:
     body = read_body(request, TokenizeBody)
     tokenizer = service.get().tokenizer
     piece = lru_cache(PIECES)(tokenizer.piece)
-    spans = split(tokenizer, body.text)
-    if spans.count > BLOCK:
-        return long_answer(written(spans, piece), size=len(spans.ids))
+    size = len(request.get_data())
+    with ExitStack() as places:
+        if size > LARGE:  # its answer is long as well
+            reserve(size, places)
+        spans = split(tokenizer, body.text)
+        if spans.count > BLOCK:
+            if size <= LARGE:
+                reserve(size, places)
+            return long_answer(written(spans, piece), places.pop_all())
     ids, starts, ends = (each[: spans.count] for each in (spans.ids, spans.starts, spans.ends))
     return json_reply(
         {
@@ -115,19 +121,19 @@ def split(tokenizer: Tokenizer, text: str) -> Spans:
         splitting.release()
 
 
-def long_answer(parts: Iterator[bytes], size: int) -> Response:
-    """Stream JSON that was made from `size` bytes, or refuse to while many are on their way."""
-    let_go()
+def reserve(size: int, places: ExitStack) -> None:
+    """Reserve a place for the long answer to a body of `size` bytes, or refuse it."""
     share = max(size, answers.total // MOST_ANSWERS)
     if not answers.take(share, PATIENCE):
         raise TooManyUploads("too many long answers are being sent at once", retry_after=1)
+    places.callback(answers.give, share)
+    places.callback(memory.note, share)
 
-    def end() -> None:
-        answers.give(share)
-        memory.note(share)
 
+def long_answer(parts: Iterator[bytes], places: ExitStack) -> Response:
+    """Stream JSON, and give its places back at the end."""
     response = Response(parts, content_type="application/json")
-    response.call_on_close(end)
+    response.call_on_close(places.close)
     return response
 
 
@@ -174,7 +180,9 @@ def post_detokenize(request: Request) -> Response:
         yield from (msgspec.json.encode(part)[1:-1] for part in tokenizer.texts(ids))
         yield b'"}'
 
-    return long_answer(text(), size=len(ids))
+    with ExitStack() as places:
+        reserve(len(ids), places)
+        return long_answer(text(), places.pop_all())
 
 
 def get_root(request: Request) -> Response:
