@@ -281,6 +281,8 @@ def table(found: dict[str, dict[str, Any]]) -> str:
 
     def cell(column: str, name: str, key: str) -> str:
         told = found.get(column, {}).get(name)
+        if told is not None and key.endswith("_mb") and not told["survived"]:
+            return "(ended)"
         return "" if told is None else str(told.get(key, ""))
 
     lines = [
@@ -298,9 +300,9 @@ def table(found: dict[str, dict[str, Any]]) -> str:
     if long := found.get("after", {}).get("soak"):
         lines += [
             "",
-            f"96 bodies of 1 MB at once, {long['rounds']} times in {long['minutes']} minutes:",
-            f"{long['before_mb']} MB before, {long['peak_mb']} MB at most, {long['resting_mb']} MB",
-            "at rest.",
+            f"96 bodies of 1 MB, 1,024 replies each, {long['rounds']} times in {long['minutes']}"
+            f" minutes: {long['before_mb']} MB before, {long['peak_mb']} at most,"
+            f" {long['resting_mb']} at rest.",
         ]
     return "\n".join([*lines, ""])
 
