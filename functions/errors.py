@@ -8,6 +8,8 @@ and those below /v1 what OpenAI's clients read: `code` is a text or null, `type`
 and a wrong field is answered with 400.
 
     {"error": {"message": "…", "type": "invalid_request_error", "param": "n", "code": null}}
+
+and those below /api what Ollama's read: {"error": "…"}, with 400 for a wrong field too.
 """
 
 from collections.abc import Callable
@@ -82,9 +84,13 @@ def _openai(error: ApiError) -> tuple[int, dict[str, object]]:
     return 400 if error.status == 422 else error.status, {"error": told}
 
 
+def _ollama(error: ApiError) -> tuple[int, dict[str, object]]:
+    return 400 if error.status == 422 else error.status, {"error": error.message}
+
+
 # How each family of routes tells of an error, by the first part of their paths.
 _Shape = Callable[[ApiError], tuple[int, dict[str, object]]]
-_SHAPES: dict[str, _Shape] = {"v1": _openai}
+_SHAPES: dict[str, _Shape] = {"v1": _openai, "api": _ollama}
 
 
 def _shape_at(path: str) -> _Shape:

@@ -403,9 +403,21 @@ def _gzip(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 @_one_at_a_time
-def read_body(request: Request, type_: type[Body]) -> Body:
-    """Check a JSON body and decode it; raises the error that fits."""
-    if request.mimetype != "application/json":
+def read_body(
+    request: Request,
+    type_: type[Body],
+    *,
+    refuse: Callable[[object], None] = lambda raw: None,
+    any_type: bool = False,
+) -> Body:
+    """Check a JSON body and decode it; raises the error that fits.
+
+    `refuse` sees the JSON first, and raises for what is refused by a name of its own. With
+    `any_type`, JSON is taken under any media type from all but pages of other origins, which
+    browsers would let send it unasked.
+    """
+    free = any_type and "Origin" not in request.headers
+    if request.mimetype != "application/json" and not free:
         given = request.mimetype or "nothing"
         raise UnsupportedMediaType(f"Content-Type must be application/json, not {given[:80]}")
     coding = request.headers.get("Content-Encoding", "identity")
@@ -415,6 +427,7 @@ def read_body(request: Request, type_: type[Body]) -> Body:
         raw = msgspec.json.decode(request.get_data())
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise NotJson(f"the body is no JSON: {error}") from None
+    refuse(raw)
     try:
         return msgspec.convert(raw, type_, strict=True)
     except msgspec.ValidationError as error:

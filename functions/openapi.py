@@ -54,6 +54,15 @@ OPENAI_ERROR: dict[str, Any] = {
         }
     },
 }
+OLLAMA_ERROR: dict[str, Any] = {
+    "type": "object",
+    "description": "An error of the routes below /api, as Ollama's clients read it.",
+    "required": ["error"],
+    "properties": {"error": _MESSAGE},
+    "additionalProperties": False,
+}
+_ERRORS = {"v1": "OpenAIError", "api": "OllamaError"}  # by the first part of a path
+EVENTS, LINES = "text/event-stream", "application/x-ndjson"
 # What any request may be answered with, and what those with a body, and those that generate, too.
 _ALWAYS = {400: "not HTTP", 401: "no key, or a wrong one", 500: "the server failed"}
 _WITH_BODY = {
@@ -84,7 +93,7 @@ class Operation:
     summary: str
     body: Any = None  # the msgspec type of its JSON
     generates: bool = False
-    streams: bool = False
+    streams: str = ""  # the media type of a stream, where one can be asked for
     media: str = "application/json"
     optional_body: bool = False
     may_wait: bool = False  # answered with 503 while the model loads
@@ -109,7 +118,8 @@ def document(name: str, operations: Sequence[Operation]) -> dict[str, Any]:
         "info": {"title": f"piBLOOM {name}", "version": __version__, "license": _LICENSE},
         "paths": paths,
         "components": {
-            "schemas": components | {"Error": ERROR, "OpenAIError": OPENAI_ERROR},
+            "schemas": components
+            | {"Error": ERROR, "OpenAIError": OPENAI_ERROR, "OllamaError": OLLAMA_ERROR},
             "securitySchemes": schemes,
         },
         "security": [{}, {"key": []}, {"header": []}],
@@ -131,12 +141,10 @@ def _described(operation: Operation) -> dict[str, Any]:
         statuses[404] = "there is no such thing"
     media: dict[str, Any] = {operation.media: {}}
     if operation.streams:
-        media["text/event-stream"] = {}
-    name = "Error"
-    if operation.path.startswith("/v1/"):
-        name = "OpenAIError"
-        if wrong := statuses.pop(422, ""):
-            statuses[400] += f", or {wrong}"
+        media[operation.streams] = {}
+    name = _ERRORS.get(operation.path.split("/")[1], "Error")
+    if name != "Error" and (wrong := statuses.pop(422, "")):
+        statuses[400] += f", or {wrong}"
     error = {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
     responses: dict[str, Any] = {"200": {"description": "done", "content": media}}
     for status, why in sorted(statuses.items()):

@@ -19,7 +19,7 @@ from flask import Response, current_app
 from msgspec import UNSET, Meta, UnsetType
 
 from functions import __version__, errors, openapi, sse
-from functions.generate import jobs, openai
+from functions.generate import jobs, ollama, openai, responses
 from functions.generate.figures import Figures
 from functions.http import (
     Routes,
@@ -304,7 +304,7 @@ def get_document(request: HttpRequest) -> Response:
 
 
 OPERATIONS = (
-    Operation("POST", "/", "Generate", GenerateBody, generates=True, streams=True),
+    Operation("POST", "/", "Generate", GenerateBody, generates=True, streams=openapi.EVENTS),
     Operation("POST", "/chat/", "Answer one message", ChatBody, generates=True),
     Operation("POST", "/warm", "Wake up", WarmBody, generates=True, optional_body=True),
     Operation(
@@ -313,7 +313,7 @@ OPERATIONS = (
         "Continue prompts, as OpenAI does",
         openai.CompletionBody,
         generates=True,
-        streams=True,
+        streams=openapi.EVENTS,
     ),
     Operation(
         "POST",
@@ -321,8 +321,38 @@ OPERATIONS = (
         "Answer a conversation, as OpenAI does",
         openai.ChatCompletionBody,
         generates=True,
-        streams=True,
+        streams=openapi.EVENTS,
     ),
+    Operation(
+        "POST",
+        "/v1/responses",
+        "Answer a conversation, as OpenAI's newer route does",
+        responses.ResponseBody,
+        generates=True,
+        streams=openapi.EVENTS,
+    ),
+    Operation(
+        "POST",
+        "/api/chat",
+        "Answer a conversation, as Ollama does",
+        ollama.OllamaChatBody,
+        generates=True,
+        streams=openapi.LINES,
+    ),
+    Operation(
+        "POST",
+        "/api/generate",
+        "Answer a prompt, as Ollama does",
+        ollama.OllamaGenerateBody,
+        generates=True,
+        streams=openapi.LINES,
+    ),
+    Operation(
+        "POST", "/api/show", "The one model, as Ollama does", ollama.ShowBody, generates=True
+    ),
+    Operation("GET", "/api/tags", "The one model, as Ollama does", may_wait=True),
+    Operation("GET", "/api/ps", "The one model, once it is loaded"),
+    Operation("GET", "/api/version", "The release of Ollama that /api follows"),
     Operation("GET", "/v1/models", "The one model", may_wait=True),
     Operation("GET", "/v1/models/{name}", "The one model", may_wait=True, missing=True),
     *openapi.COMMON,
@@ -330,6 +360,8 @@ OPERATIONS = (
 
 
 api = openai.Api(service.get, settings.deadline)
+newer = responses.Responses(service.get, settings.deadline)
+ollamas = ollama.Api(service.get, service.peek, settings.deadline)
 routes = Routes(
     ("GET", "/", get_root),
     ("POST", "/", post_generate),
@@ -337,8 +369,17 @@ routes = Routes(
     ("POST", "/warm", post_warm),
     ("POST", "/v1/completions", api.completions),
     ("POST", "/v1/chat/completions", api.chat),
+    ("POST", "/v1/responses", newer.create),
+    ("GET", "/v1/responses/<name>", newer.stored),
+    ("DELETE", "/v1/responses/<name>", newer.stored),
     ("GET", "/v1/models", api.models),
     ("GET", "/v1/models/<path:name>", api.model),
+    ("POST", "/api/chat", ollamas.chat),
+    ("POST", "/api/generate", ollamas.generate),
+    ("POST", "/api/show", ollamas.show),
+    ("GET", "/api/tags", ollamas.tags),
+    ("GET", "/api/ps", ollamas.ps),
+    ("GET", "/api/version", ollamas.version),
     *probes(lambda: service.state, check_ready, is_alive),
     *observed(metrics),
     ("GET", "/openapi.json", get_document),

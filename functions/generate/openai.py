@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 import msgspec
 from flask import Request as HttpRequest
@@ -507,23 +507,43 @@ def _piece(model: loader.Model, id_: int) -> str:
 
 def answer_to(
     model: loader.Model,
-    messages: Sequence[dict[str, str]],
+    asked: str | Sequence[dict[str, str]],
     limit: int | None,
     sampling: SamplingParams,
     stop: tuple[str, ...],
     deadline: float,
     logprobs: int | None = None,
 ) -> generation.Request:
-    """Ask for the next turn of a conversation, of at most `limit` tokens or what there is room for.
+    """Ask for a conversation's next turn, or how a text goes on.
 
-    `logprobs` is that of `generation.Request`. Raises `ChatError` when the template refuses.
+    It has at most `limit` tokens, or else as many as there is room for. `logprobs` is that of
+    `generation.Request`. Raises `ChatError` when the template refuses the conversation.
     """
-    ids = tuple(model.tokenizer.ids(model.chat.render(messages)))
+    if not isinstance(asked, str):
+        asked, stop = model.chat.render(asked), stop + model.chat.stop
+    ids = tuple(model.tokenizer.ids(asked))
     if not ids:
-        raise errors.InvalidField("the conversation holds no text to answer", param=None)
+        raise errors.InvalidField("there is no text to answer", param=None)
     room = max(1, model.scheduler.max_context - len(ids))
     tokens = limit or min(MOST_TOKENS, room)
-    return generation.Request(ids, tokens, sampling, stop + model.chat.stop, deadline, logprobs)
+    return generation.Request(ids, tokens, sampling, stop, deadline, logprobs)
+
+
+def refuse(field: str, value: str, why: str) -> NoReturn:
+    """Refuse what cannot be done by its name."""
+    said = f"{field}: {value} is not supported; {why}"
+    raise errors.InvalidField(said, param=field, code="unsupported_value")
+
+
+def check_tools(choice: object) -> None:
+    """Refuse a tool that must be called; tools that may be are left alone."""
+    match choice:
+        case None | "auto" | "none" | {"type": "allowed_tools", "mode": "auto"}:
+            return
+        case {"type": "allowed_tools", "allowed_tools": {"mode": "auto"}}:
+            return
+    what = choice if isinstance(choice, str) else "a tool's name"
+    refuse("tool_choice", what[:40], "no tools are called here, so that auto and none are taken")
 
 
 def _check_stream(body: Common) -> None:
