@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import msgspec
 from flask import Request as HttpRequest
 from flask import Response
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import Meta
 
 from functions import errors, sse
 from functions.generate import jobs
@@ -83,9 +83,9 @@ class Sampled(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         Annotated[dict[str, Annotated[float, Meta(ge=-100, le=100)]], Meta(max_length=300)] | None
     ) = None
     # Not OpenAI's, but of the servers that people come from.
-    top_k: Annotated[int, Meta(ge=0, le=1000)] | UnsetType = UNSET
-    repetition_penalty: Annotated[float, Meta(ge=0.5, le=5)] | UnsetType = UNSET
-    min_p: Annotated[float, Meta(ge=0, le=1)] | UnsetType = UNSET
+    top_k: Annotated[int, Meta(ge=0, le=1000)] | None = None
+    repetition_penalty: Annotated[float, Meta(ge=0.5, le=5)] | None = None
+    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
 
 
 class Common(Sampled, kw_only=True):
@@ -566,12 +566,10 @@ def _stops(body: Common) -> tuple[str, ...]:
 def sampling_of(model: loader.Model, body: Sampled) -> SamplingParams:
     """Return how a reply is drawn: as the request has it, or else the model."""
     names = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "seed")
+    every = (*names, "top_k", "repetition_penalty", "min_p")
     given: dict[str, Any] = {
-        name: value for name in names if (value := getattr(body, name)) is not None
+        name: value for name in every if (value := getattr(body, name)) is not None
     }
-    for name in ("top_k", "repetition_penalty", "min_p"):
-        if (value := getattr(body, name)) is not UNSET:
-            given[name] = value
     if given.get("top_p") == 0:
         given["top_p"] = 1e-9  # OpenAI's own smallest value: the likeliest token alone
     if body.logit_bias:

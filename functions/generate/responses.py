@@ -20,6 +20,16 @@ from model import generation, loader
 
 TEXT_KINDS = ("input_text", "output_text", "text")
 LOGPROBS = "message.output_text.logprobs"
+# What else a response can hold: of tools, images and reasoning, of which there are none.
+INCLUDABLE = (
+    "code_interpreter_call.outputs",
+    "computer_call_output.output.image_url",
+    "file_search_call.results",
+    "message.input_image.image_url",
+    "reasoning.encrypted_content",
+    "web_search_call.action.sources",
+    "web_search_call.results",
+)
 Neutral = Any  # taken and without effect here
 
 
@@ -179,7 +189,7 @@ class Reply:
             "error": failure and {"code": _code(failure), "message": failure.message},
             "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
             "model": self._model.info.name,
-            "output": [self._item()] if done or (failure and self.choice.text) else [],
+            "output": self._output(failed=failure is not None),
             "usage": _usage(done) if done else None,
             "instructions": body.instructions,
             "max_output_tokens": body.max_output_tokens,
@@ -239,13 +249,18 @@ class Reply:
             return "in_progress"
         return "incomplete" if self.choice.done.finish_reason == "length" else "completed"
 
-    def _item(self) -> dict[str, Any]:
+    def _output(self, *, failed: bool) -> list[dict[str, Any]]:
+        if failed:
+            return [self._item("incomplete")] if self.choice.text else []
+        return [self._item()] if self.choice.done else []
+
+    def _item(self, status: str | None = None) -> dict[str, Any]:
         part = _part(self.choice.text, self._logprobs(self.choice.tokens))
         return {
             "id": self._item_id,
             "type": "message",
             "role": "assistant",
-            "status": self._status(),
+            "status": status or self._status(),
             "content": [part],
         }
 
@@ -306,6 +321,9 @@ def _check(body: ResponseBody) -> None:
         case _:
             raise errors.InvalidField("text.format must have a type", param="text.format")
     openai.check_tools(body.tool_choice)
+    for place, wanted in enumerate(body.include or ()):
+        if wanted not in (LOGPROBS, *INCLUDABLE):
+            openai.refuse(f"include[{place}]", wanted[:60], "it is not known here")
     if body.background:
         openai.refuse("background", "true", "the answer comes with this request")
     if (body.prompt_cache_options or {}).get("prewarm"):

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import functions_framework
+import httpx2 as httpx  # what OpenAI's client is built on
+import openai
 import pytest
 from flask.testing import FlaskClient
 
@@ -59,3 +61,25 @@ def tokenize() -> FlaskClient:
     service.wait(20)
     client: FlaskClient = app.test_client()
     return client
+
+
+@pytest.fixture
+def client(generate: Generate) -> Iterator[openai.OpenAI]:
+    """OpenAI's package, its requests answered by the function itself."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        reply = generate.client.open(
+            request.url.raw_path.decode(),
+            method=request.method,
+            headers=dict(request.headers),
+            data=request.content,
+        )
+        return httpx.Response(reply.status_code, headers=dict(reply.headers), content=reply.data)
+
+    with openai.OpenAI(
+        base_url="http://pi/v1",
+        api_key="none",
+        max_retries=0,
+        http_client=httpx.Client(transport=httpx.MockTransport(answer)),
+    ) as found:
+        yield found

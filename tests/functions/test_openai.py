@@ -1,10 +1,8 @@
 """OpenAI's routes, asked by hand and by OpenAI's own client."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
-import httpx2 as httpx  # what the client is built on
 import openai
 import pytest
 
@@ -22,28 +20,6 @@ def chunks_of(response: Any) -> list[Any]:
     blocks = [b for b in response.get_data(as_text=True).split("\n\n") if b.startswith("data: ")]
     assert blocks[-1] == "data: [DONE]"
     return [json.loads(block.removeprefix("data: ")) for block in blocks[:-1]]
-
-
-@pytest.fixture
-def client(generate: Generate) -> Iterator[openai.OpenAI]:
-    """OpenAI's package, its requests answered by the function itself."""
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        reply = generate.client.open(
-            request.url.raw_path.decode(),
-            method=request.method,
-            headers=dict(request.headers),
-            data=request.content,
-        )
-        return httpx.Response(reply.status_code, headers=dict(reply.headers), content=reply.data)
-
-    with openai.OpenAI(
-        base_url="http://pi/v1",
-        api_key="none",
-        max_retries=0,
-        http_client=httpx.Client(transport=httpx.MockTransport(answer)),
-    ) as found:
-        yield found
 
 
 def test_openais_client_gets_a_chat(client: openai.OpenAI) -> None:
