@@ -5,22 +5,24 @@ import sys
 
 import click
 
-from functions import flags
-from functions.server import FUNCTIONS, serve
+from functions import environment, flags
 from functions.settings import SettingError
+
+FUNCTIONS = ("generate", "tokenize")
 
 
 @click.command()
 @click.argument("name", type=click.Choice(FUNCTIONS))
 @click.option(
     "--host",
-    default=lambda: os.environ.get("HOST", "127.0.0.1"),
+    default=lambda: os.environ.get("HOST") or "127.0.0.1",
+    callback=flags.given,
     help="Address to listen on; HOST, or 127.0.0.1.",
 )
 @click.option(
     "--port",
     type=click.IntRange(1, 65535),
-    default=lambda: os.environ.get("PORT", "8080"),
+    default=lambda: os.environ.get("PORT") or "8080",
     help="Port to listen on; PORT, or 8080.",
 )
 @click.option("--reload", is_flag=True, help="Start anew when a source file changes.")
@@ -28,11 +30,22 @@ from functions.settings import SettingError
 def main(name: str, host: str, port: int, *, reload: bool) -> None:
     """Serve one of piBLOOM's functions over HTTP."""
     os.environ.update(flags.chosen())
+    environment.narrow()
+    try:
+        os.getcwd()
+    except OSError:
+        _give_up("the current folder is not there any more; start it from another", 1)
+    from functions.server import serve  # it imports what reads the environment
+
     try:
         serve(name, host, port, reload=reload)
     except SettingError as error:
-        click.echo(f"piBLOOM: {error}", err=True)
-        sys.exit(2)
+        _give_up(str(error), 2)
+
+
+def _give_up(sentence: str, code: int) -> None:
+    click.echo(f"piBLOOM: {sentence}", err=True)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

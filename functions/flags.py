@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import click
 
-from functions.settings import PREFIX, Settings
+from functions.settings import PREFIX, Secret, Settings
 
 F = TypeVar("F", bound=Callable[..., object])
 _KEY = "pibloom.settings"
@@ -17,6 +17,9 @@ def setting_flags(command: F) -> F:
     """Give a command a flag for each setting; `chosen` tells which were used."""
     for item in reversed(fields(Settings)):
         variable = PREFIX + item.name.upper()
+        if item.type is Secret:
+            command = _refused(item.name, variable)(command)
+            continue
         among = item.metadata.get("among")
         command = click.option(
             "--" + item.name.replace("_", "-"),
@@ -28,6 +31,28 @@ def setting_flags(command: F) -> F:
             callback=_note,
         )(command)
     return command
+
+
+def given(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuse a flag with an empty value; a callback of click's."""
+    if value == "":
+        raise click.BadParameter("it is given, but empty.", context, parameter)
+    return value
+
+
+def _refused(name: str, variable: str) -> Callable[[F], F]:
+    """Make a flag that only says why there is none: whoever lists processes would read it."""
+    flag = "--" + name.replace("_", "-")
+
+    def refuse(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            raise click.UsageError(
+                f"{flag} would show the keys to everyone on this machine who lists processes;"
+                f" set {variable} instead, or name a file by {flag}-file",
+                context,
+            )
+
+    return click.option(flag, variable, hidden=True, expose_value=False, callback=refuse)
 
 
 def chosen() -> dict[str, str]:
@@ -45,6 +70,6 @@ def _sentence(help_: str) -> str:
 
 
 def _note(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
-    if value is not None:
+    if given(context, parameter, value) is not None:
         assert parameter.name is not None
         context.meta.setdefault(_KEY, {})[parameter.name.upper()] = value

@@ -1,5 +1,6 @@
 """Log lines: one JSON object a line, on standard output."""
 
+import json
 import logging
 import logging.config
 import time
@@ -23,7 +24,10 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line).decode()
+        try:
+            return msgspec.json.encode(line).decode()
+        except UnicodeEncodeError:  # a path that is no UTF-8
+            return json.dumps(line, default=str)
 
 
 def configuration(level: str) -> dict[str, Any]:

@@ -23,7 +23,6 @@ from functions.http import BODIES
 from functions.service import Service
 from functions.settings import Settings
 
-FUNCTIONS = ("generate", "tokenize")
 PROBES = 8  # threads beyond those that generations can hold, so that a short answer never waits
 # Seconds; longer than the proxies in front keep theirs, or they would meet closed sockets.
 KEEPALIVE = 620

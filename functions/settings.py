@@ -1,6 +1,5 @@
 """Every setting of the functions, in one table; read from the environment and checked once."""
 
-import logging
 import math
 import re
 from collections.abc import Mapping
@@ -23,8 +22,41 @@ UI_NAMES = frozenset(
 )
 
 
+# What Kubernetes tells a pod of each service in its namespace: of a service that is called
+# pibloom-ui, PIBLOOM_UI_SERVICE_HOST, PIBLOOM_UI_PORT=tcp://10.0.0.1:80 and others.
+_SERVICE_LINK = re.compile(
+    r"PIBLOOM(_[A-Z0-9_]+)?_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_\d+_(TCP|UDP|SCTP)(_[A-Z]+)?)"
+)
+_SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
+
+
 class SettingError(Exception):
     """A variable that does not exist, or a value that cannot be; the message is one sentence."""
+
+
+class Secret:
+    """A text that is shown nowhere unless it is asked for by `reveal`."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str = "") -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """Return the text itself."""
+        return self._text
+
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __repr__(self) -> str:
+        return "Secret(…)" if self else "Secret()"
 
 
 def _setting(default: Any, help_: str, **limits: Any) -> Any:
@@ -60,8 +92,9 @@ class Settings:
     max_body: int = _setting(1 << 20, "bytes of a request's body; more get 413", low=1024)
     deadline: float = _setting(120.0, "seconds that one request may take", low=1, high=86_400)
     grace: float = _setting(30.0, "seconds for running requests at SIGTERM", low=0, high=3600)
-    api_keys: str = _setting(
-        "", "keys that requests must bring one of, with commas between; none: no key is asked for"
+    api_keys: Secret = _setting(
+        Secret(),
+        "keys that requests must bring one of, with commas between; none: no key is asked for",
     )
     api_keys_file: str = _setting("", "a file of such keys, one a line")
     open_metrics: int = _setting(1, "whether /metrics needs no key: 1 or 0", low=0, high=1)
@@ -78,45 +111,72 @@ class Settings:
         by_name = {PREFIX + item.name.upper(): item for item in fields(cls)}
         found = {}
         for name, text in environment.items():
-            if not name.startswith(PREFIX) or name in UI_NAMES:
+            if not name.startswith(PREFIX) or name in UI_NAMES or is_service_link(name, text):
                 continue
             if name not in by_name:
                 known = ", ".join(sorted({*by_name, *UI_NAMES}))
                 raise SettingError(f"{name} is no setting of piBLOOM; the settings are {known}")
-            item = by_name[name]
-            found[item.name] = _parse(name, text, item.type, item.metadata)
+            if text:  # an empty variable is one that is not given
+                item = by_name[name]
+                found[item.name] = _parse(name, text, item.type, item.metadata)
         settings = cls(**found)
         keys_of(settings)
         origins_of(settings)
         return settings
 
 
+def is_service_link(name: str, text: str) -> bool:
+    """Whether a variable was made by Kubernetes, for a service whose name begins with pibloom."""
+    return bool(
+        _SERVICE_LINK.fullmatch(name)
+        or (name.endswith("_PORT") and _SERVICE_ADDRESS.match(text))  # PIBLOOM_PORT=tcp://…
+    )
+
+
 def _parse(name: str, text: str, type_: Any, limits: Mapping[str, Any]) -> Any:
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        raise SettingError(f"{name} is set with quotes around its value; leave the quotes out")
+    if type_ is Secret:
+        return Secret(text)
     if type_ is Path:
-        return Path(text).expanduser()
+        return home_expanded(name, text)
     if "among" in limits and text not in limits["among"]:
-        raise SettingError(f"{name} must be one of {', '.join(limits['among'])}, not {text!r}")
+        raise SettingError(
+            f"{name} must be one of {', '.join(limits['among'])}, not {_short(text)}"
+        )
     if type_ is str:
-        return text
+        return str(home_expanded(name, text)) if text.startswith("~") else text
     kind = "a whole number" if type_ is int else "a number"
     try:
         value = type_(text)
     except ValueError:
-        raise SettingError(f"{name} must be {kind}, not {text!r}") from None
+        raise SettingError(f"{name} must be {kind}, not {_short(text)}") from None
     low, high = limits.get("low", -math.inf), limits.get("high", math.inf)
     if not low <= value <= high:
         bounds = f"at least {low}" if high == math.inf else f"from {low} to {high}"
-        raise SettingError(f"{name} must be {kind} {bounds}, not {text!r}")
+        raise SettingError(f"{name} must be {kind} {bounds}, not {_short(text)}")
     return value
+
+
+def home_expanded(name: str, text: str) -> Path:
+    """Return a path whose `~` is a home folder; `SettingError` where there is no such."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise SettingError(f"{name} is {_short(text)}, but that home folder is not known") from None
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:59] + "…")
 
 
 def keys_of(settings: Settings) -> tuple[str, ...]:
     """Return the keys that may be brought; `SettingError` when their file cannot be read."""
-    keys = settings.api_keys.split(",")
+    keys = settings.api_keys.reveal().split(",")
     given = len(keys)
     if settings.api_keys_file:
         try:
-            keys += Path(settings.api_keys_file).expanduser().read_text("utf-8").splitlines()
+            keys += Path(settings.api_keys_file).read_text("utf-8").splitlines()
         except (OSError, ValueError):
             raise SettingError("PIBLOOM_API_KEYS_FILE names a file that cannot be read") from None
         if not any(key.strip() for key in keys[given:]):
@@ -145,15 +205,10 @@ def table() -> str:
     lines = ["| variable | default | what it is |", "|---|---|---|"]
     for item in fields(Settings):
         default = "the demo model" if item.name == "model" else item.default
-        default = "none" if default == "" else default
+        default = "none" if not default and default != 0 else default
         default = "the model's own" if item.name == "chat_template" else default
         among = item.metadata.get("among")
         choices = f" ({', '.join(among)})" if among else ""
         name = PREFIX + item.name.upper()
         lines.append(f"| `{name}` | {default} | {item.metadata['help']}{choices} |")
     return "\n".join(lines)
-
-
-def log_level(settings: Settings) -> int:
-    """Return the logging module's number for the level that is set."""
-    return logging.getLevelNamesMapping()[settings.log_level]

@@ -11,10 +11,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from ui import environment
 from ui.limits import PACKET_BYTES
 from ui.settings import Settings, SettingsError
-
-STORAGE = "NICEGUI_STORAGE_PATH"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -22,6 +21,11 @@ def main(arguments: list[str] | None = None) -> None:
 
     1 is for a port that cannot be had, 2 for a setting that cannot be used.
     """
+    environment.narrow()
+    try:
+        os.getcwd()
+    except OSError:
+        _give_up("The current folder is not there any more; start the chat from another.", 1)
     try:
         settings = Settings.read(os.environ)
     except SettingsError as error:
@@ -31,6 +35,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=settings.port, help="port (%(default)s)")
     parser.add_argument("--reload", action="store_true", help="restart when the code changes")
     given = parser.parse_args(arguments)
+    if not given.host:
+        parser.error("argument --host: it is given, but empty")
     if not 1 <= given.port <= 65535:
         parser.error(f"argument --port: {given.port} is not a port from 1 to 65535")
     _check_free(given.host, given.port)
@@ -46,11 +52,7 @@ def _serve(settings: Settings, host: str, port: int) -> None:
     with tempfile.TemporaryDirectory(prefix="pibloom-ui-") as scratch:
         # A random secret makes every visitor a stranger after a restart, so nothing is kept then.
         kept = scratch if settings.secret_is_random else _state_folder() or scratch
-        os.environ.setdefault(STORAGE, kept)  # read when nicegui is imported
-        # NiceGUI behaves otherwise under a test, and a test that starts this wants the real one.
-        for name in list(os.environ):
-            if name == "PYTEST_CURRENT_TEST" or (name.startswith("NICEGUI_") and name != STORAGE):
-                del os.environ[name]
+        os.environ["NICEGUI_STORAGE_PATH"] = kept  # read when nicegui is imported
         from fastapi.middleware.gzip import GZipMiddleware
         from nicegui import app, ui
 
@@ -73,7 +75,7 @@ def _serve(settings: Settings, host: str, port: int) -> None:
             show=False,
             show_welcome_message=False,
             tailwind=False,
-            storage_secret=settings.secret,
+            storage_secret=settings.secret.reveal(),
             # A busy Pi may take a while to connect a page anew; until then its reply goes on.
             reconnect_timeout=30,
             # Open pages hold a socket, and would otherwise hold up the end.

@@ -173,13 +173,14 @@ class Functions:
     ) -> None:
         self._generate, self._tokenize = settings.generate_url, settings.tokenize_url
         self._wake_s, self._idle_s, self._short_s = wake_s, idle_s, short_s
+        key = settings.api_key.reveal()
         self._http = httpx.AsyncClient(
             transport=transport,
             # Waiting is measured here, where a first byte and a pause have different limits.
             timeout=httpx.Timeout(None, connect=connect_s),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=8),
             trust_env=False,  # the functions are neighbours: never through a proxy of the shell
-            headers={"Authorization": f"Bearer {settings.api_key}"} if settings.api_key else None,
+            headers={"Authorization": f"Bearer {key}"} if key else None,
         )
 
     async def aclose(self) -> None:

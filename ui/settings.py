@@ -1,5 +1,6 @@
 """The chat's settings, read from the environment once and checked in one place."""
 
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -45,8 +46,41 @@ OTHERS = frozenset(
 )
 
 
+# What Kubernetes tells a pod of each service in its namespace: of a service that is called
+# pibloom-ui, PIBLOOM_UI_SERVICE_HOST, PIBLOOM_UI_PORT=tcp://10.0.0.1:80 and others.
+_SERVICE_LINK = re.compile(
+    r"PIBLOOM(_[A-Z0-9_]+)?_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_\d+_(TCP|UDP|SCTP)(_[A-Z]+)?)"
+)
+_SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
+
+
 class SettingsError(Exception):
     """A setting that cannot be used; the message is one sentence that names it."""
+
+
+class Secret:
+    """A text that is shown nowhere unless it is asked for by `reveal`."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str = "") -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """Return the text itself."""
+        return self._text
+
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __repr__(self) -> str:
+        return "Secret(…)" if self else "Secret()"
 
 
 @dataclass(frozen=True)
@@ -58,8 +92,8 @@ class Settings:
 
     generate_url: str = GENERATE_URL
     tokenize_url: str = TOKENIZE_URL
-    api_key: str = field(default="", repr=False)
-    secret: str = field(default="", repr=False)
+    api_key: Secret = field(default_factory=Secret)
+    secret: Secret = field(default_factory=Secret)
     secret_is_random: bool = True
     host: str = HOST
     port: int = PORT
@@ -68,9 +102,14 @@ class Settings:
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> "Settings":
         """Read `environ`; raises `SettingsError` for an unknown PIBLOOM_* name or a bad value."""
-        unknown = sorted(n for n in environ if n.startswith("PIBLOOM_") and n not in OWN | OTHERS)
-        if unknown:
-            raise SettingsError(f"{unknown[0]} is not a setting of piBLOOM.")
+        for name, text in sorted(environ.items()):
+            if name.startswith("PIBLOOM_") and not _is_service_link(name, text):
+                if name not in OWN | OTHERS:
+                    raise SettingsError(f"{name} is not a setting of piBLOOM.")
+                if name in OWN and len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+                    raise SettingsError(
+                        f"{name} is set with quotes around its value; leave the quotes out."
+                    )
         secret = environ.get("PIBLOOM_UI_SECRET", "")
         if secret and len(secret) < 16:
             raise SettingsError("PIBLOOM_UI_SECRET must have at least 16 characters.")
@@ -78,12 +117,19 @@ class Settings:
             generate_url=_url(environ, "PIBLOOM_GENERATE_URL", GENERATE_URL),
             tokenize_url=_url(environ, "PIBLOOM_TOKENIZE_URL", TOKENIZE_URL),
             api_key=_key(environ.get("PIBLOOM_API_KEY", "")),
-            secret=secret or secrets.token_urlsafe(32),
+            secret=Secret(secret or secrets.token_urlsafe(32)),
             secret_is_random=not secret,
             host=environ.get("HOST") or HOST,
             port=_port(environ.get("PORT") or str(PORT)),
             origins=_origins(environ.get("PIBLOOM_UI_ORIGINS", "")),
         )
+
+
+def _is_service_link(name: str, text: str) -> bool:
+    return bool(
+        _SERVICE_LINK.fullmatch(name)
+        or (name.endswith("_PORT") and _SERVICE_ADDRESS.match(text))  # PIBLOOM_PORT=tcp://…
+    )
 
 
 def _url(environ: Mapping[str, str], name: str, default: str) -> str:
@@ -93,6 +139,8 @@ def _url(environ: Mapping[str, str], name: str, default: str) -> str:
         good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:
         good = False
+    if "@" in given:  # a password would be part of what is shown
+        raise SettingsError(f"{name} must hold no name or password; PIBLOOM_API_KEY is for a key.")
     if not good or parts.query or parts.fragment:
         raise SettingsError(f"{name} must be an address like {default}, not {given!r}.")
     return given.rstrip("/")
@@ -114,11 +162,11 @@ def _origins(given: str) -> tuple[str, ...]:
     return origins
 
 
-def _key(given: str) -> str:
+def _key(given: str) -> Secret:
     key = given.strip()
     if not (key.isascii() and key.isprintable()):
         raise SettingsError("PIBLOOM_API_KEY must be of ASCII characters that can be printed.")
-    return key
+    return Secret(key)
 
 
 def _port(given: str) -> int:

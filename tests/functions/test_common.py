@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from functions.metrics import Registry
-from functions.settings import SettingError, Settings, keys_of, origins_of
+from functions.settings import Secret, SettingError, Settings, keys_of, origins_of
 from model.generation import Request
 from tests.functions.conftest import ROOT, Generate
 
@@ -310,7 +310,7 @@ def test_an_origin_that_no_browser_sends_is_refused(origins: str) -> None:
 @pytest.mark.parametrize("keys", [" , ", "kéy"])
 def test_keys_that_are_none_do_not_open_the_door(keys: str) -> None:
     with pytest.raises(SettingError):
-        keys_of(Settings(api_keys=keys))
+        keys_of(Settings(api_keys=Secret(keys)))
 
 
 def test_large_counters_keep_every_digit() -> None:

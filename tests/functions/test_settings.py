@@ -1,6 +1,6 @@
 """Settings are checked once, at the start, by name."""
 
-from dataclasses import fields
+from dataclasses import Field, asdict, fields
 from pathlib import Path
 
 import click
@@ -8,7 +8,11 @@ import pytest
 from click.testing import CliRunner
 
 from functions.flags import chosen, setting_flags
-from functions.settings import PREFIX, SettingError, Settings, table
+from functions.settings import PREFIX, Secret, SettingError, Settings, keys_of, table
+from tests.foreign import FOREIGN
+
+PUBLIC = [item for item in fields(Settings) if item.type is not Secret]
+SECRETS = [item for item in fields(Settings) if item.type is Secret]
 
 
 def test_the_environment_is_read_and_others_variables_are_left_alone() -> None:
@@ -35,7 +39,7 @@ def test_every_setting_has_a_flag_which_outdoes_its_variable() -> None:
     given = {"model": "/m.bloom", "engine": "reference", "dtype": "bfloat16", "device": "cpu"}
     given["log_level"] = "ERROR"
     flags = []
-    for item in fields(Settings):
+    for item in PUBLIC:
         given.setdefault(item.name, "8" if item.type in (int, float) else "some")
         flags += ["--" + item.name.replace("_", "-"), given[item.name]]
     done = CliRunner().invoke(command, flags)
@@ -71,3 +75,101 @@ def test_readme_lists_every_setting() -> None:
     assert table() in readme
     for item in fields(Settings):
         assert f"`{PREFIX}{item.name.upper()}`" in readme
+
+
+@pytest.mark.parametrize("name", [PREFIX + item.name.upper() for item in fields(Settings)])
+def test_an_empty_variable_is_one_that_is_not_given(name: str) -> None:
+    assert Settings.read({name: ""}) == Settings()
+
+
+@pytest.mark.parametrize("item", PUBLIC, ids=lambda item: item.name)
+def test_an_empty_flag_is_refused(item: Field[object]) -> None:
+    flag = "--" + item.name.replace("_", "-")
+    for arguments in ([flag, ""], [flag + "="]):
+        done = CliRunner().invoke(click.command()(setting_flags(lambda: None)), arguments)
+        assert done.exit_code == 2
+        assert flag in done.output
+
+
+@pytest.mark.parametrize("item", fields(Settings), ids=lambda item: item.name)
+def test_quotes_that_no_shell_took_away_are_refused(item: Field[object]) -> None:
+    name = PREFIX + item.name.upper()
+    for text in ('"8"', "'/models/b'", '""'):
+        with pytest.raises(SettingError, match=f"{name} is set with quotes") as refusal:
+            Settings.read({name: text})
+        assert "8" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("item", SECRETS, ids=lambda item: item.name)
+def test_a_secret_has_no_flag_and_the_refusal_does_not_show_it(item: Field[object]) -> None:
+    flag = "--" + item.name.replace("_", "-")
+    for arguments in ([flag, "sk-1234"], [flag + "=sk-1234"]):
+        done = CliRunner().invoke(click.command()(setting_flags(lambda: None)), arguments)
+        assert done.exit_code == 2
+        assert "PIBLOOM_API_KEYS" in done.output
+        assert "--api-keys-file" in done.output
+        assert "sk-1234" not in done.output
+    assert (
+        flag + " "
+        not in CliRunner().invoke(click.command()(setting_flags(lambda: None)), ["--help"]).output
+    )
+
+
+def test_keys_are_shown_nowhere() -> None:
+    settings = Settings.read({"PIBLOOM_API_KEYS": "sk-1234,sk-5678"})
+    assert keys_of(settings) == ("sk-1234", "sk-5678")
+    key = settings.api_keys
+    for shown in (
+        repr(settings),
+        str(settings),
+        f"{settings} {key} {key!r}",
+        str(asdict(settings)),
+    ):
+        assert "sk-" not in shown
+    for keys in ("sk-1234\x07", "sk-é1234", '"sk-1234"', " , "):
+        with pytest.raises(SettingError) as refusal:
+            Settings.read({"PIBLOOM_API_KEYS": keys})
+        assert "1234" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["PIBLOOM_MODEL", "PIBLOOM_CHAT_TEMPLATE"])
+def test_a_tilde_is_the_home_folder(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    found = Settings.read({name: "~/x"})
+    assert str(getattr(found, name.removeprefix(PREFIX).lower())) == "/home/me/x"
+    with pytest.raises(SettingError, match="home folder"):
+        Settings.read({name: "~nobody-of-this-name/x"})
+
+
+def test_a_tilde_in_the_keys_file_is_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "keys").write_text("sk-1\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert keys_of(Settings.read({"PIBLOOM_API_KEYS_FILE": "~/keys"})) == ("sk-1",)
+
+
+LINKS = {name: text for name, text in FOREIGN["kubernetes"].items() if name.startswith(PREFIX)}
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_service_links_of_kubernetes_are_left_alone(name: str) -> None:
+    assert Settings.read({name: LINKS[name]}) == Settings()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "PIBLOOM_PORT",
+        "PIBLOOM_UI_PORT",
+        "PIBLOOM_HOST",
+        "PIBLOOM_SERVICE",
+        "PIBLOOM_PORT_80",
+        "PIBLOOM_SERVICE_HOSTS",
+        "PIBLOOM_MODELS",
+        "PIBLOOM_",
+    ],
+)
+def test_what_only_resembles_a_service_link_is_refused(name: str) -> None:
+    with pytest.raises(SettingError, match=name):
+        Settings.read({name: "9000"})

@@ -12,7 +12,7 @@ import pytest
 from tests.ui.fake_functions import Answer, Fake, both, done, error, refusal, sse, token
 from ui import client as api
 from ui.client import Failure, Functions, Options
-from ui.settings import Settings
+from ui.settings import Secret, Settings
 
 pytestmark = pytest.mark.asyncio
 
@@ -262,7 +262,7 @@ async def test_a_request_brings_its_key_and_an_id_that_a_failure_is_logged_with(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with both(Fake()) as fake:
-        settings = Settings(generate_url=fake.generate_url, api_key="a-secret-key")
+        settings = Settings(generate_url=fake.generate_url, api_key=Secret("a-secret-key"))
         functions = Functions(settings)
         fake.answers = [refusal("overloaded", 429)]
         with pytest.raises(Failure):

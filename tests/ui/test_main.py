@@ -13,6 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.foreign import FOREIGN
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -70,12 +72,12 @@ def test_it_serves_silently_and_ends_at_once(number: signal.Signals, tmp_path: P
     assert {p for p in set(ROOT.iterdir()) - before if p.name.startswith(".nicegui")} == set()
 
 
-def test_other_programs_variables_do_not_reach_it() -> None:
+@pytest.mark.parametrize("group", FOREIGN)
+def test_other_programs_variables_do_not_reach_it(group: str) -> None:
     port = free_port()
-    foreign = {"WEB_CONCURRENCY": "2", "NICEGUI_REDIS_URL": "redis://127.0.0.1:1"}
-    foreign |= {"NICEGUI_HOST": "pi", "NICEGUI_PORT": "tcp://10.0.0.1:80"}
-    with chat(port, **foreign) as process:
+    with chat(port, **FOREIGN[group]) as process:
         wait_until_healthy(port, process)
+        assert "/assets/" in httpx.get(f"http://127.0.0.1:{port}/").text
         process.send_signal(signal.SIGTERM)
         output, _ = process.communicate(timeout=10)
     assert (process.returncode, output) == (0, "")

@@ -1,11 +1,12 @@
 """The chat's settings: defaults, and one sentence for everything that cannot be used."""
 
-from dataclasses import fields
+from dataclasses import asdict, fields, replace
 
 import pytest
 
 from functions import settings as functions_settings
-from ui.settings import GENERATE_URL, OTHERS, OWN, Settings, SettingsError
+from tests.foreign import FOREIGN
+from ui.settings import GENERATE_URL, OTHERS, OWN, Secret, Settings, SettingsError
 
 
 def test_nothing_set_means_the_documented_addresses() -> None:
@@ -18,7 +19,7 @@ def test_nothing_set_means_the_documented_addresses() -> None:
 def test_an_absent_secret_is_random_and_a_given_one_is_kept() -> None:
     assert Settings.read({}).secret != Settings.read({}).secret
     given = Settings.read({"PIBLOOM_UI_SECRET": "0123456789abcdef"})
-    assert given.secret == "0123456789abcdef"
+    assert given.secret.reveal() == "0123456789abcdef"
     assert not given.secret_is_random
 
 
@@ -43,9 +44,10 @@ def test_both_sides_know_each_others_settings() -> None:
 
 def test_secrets_are_not_shown() -> None:
     given = Settings.read({"PIBLOOM_UI_SECRET": "0123456789abcdef", "PIBLOOM_API_KEY": "my-key"})
-    assert given.api_key == "my-key"
-    assert "my-key" not in repr(given)
-    assert "0123456789abcdef" not in repr(given)
+    assert given.api_key.reveal() == "my-key"
+    for shown in (repr(given), str(given), f"{given.api_key}{given.secret}", repr(asdict(given))):
+        assert "my-key" not in shown
+        assert "0123456789abcdef" not in shown
 
 
 def test_its_own_address_goes_before_the_platforms() -> None:
@@ -71,8 +73,30 @@ def test_its_own_address_goes_before_the_platforms() -> None:
         ({"PIBLOOM_API_KEY": "kéy"}, "PIBLOOM_API_KEY"),
         ({"PIBLOOM_PORT": "9000"}, "PIBLOOM_PORT"),
         ({"PORT": "eighty"}, "PORT"),
+        ({"PORT": "tcp://10.0.0.1:80"}, "PORT"),
+        ({"PIBLOOM_UI_PORT": "9000"}, "PIBLOOM_UI_PORT"),
+        ({"PIBLOOM_SERVICE": "x"}, "PIBLOOM_SERVICE"),
+        ({"PIBLOOM_GENERATE_URL": "http://me:word@x"}, "PIBLOOM_GENERATE_URL"),
+        ({"PIBLOOM_GENERATE_URL": "http://[::1"}, "PIBLOOM_GENERATE_URL"),
+        ({"PIBLOOM_GENERATE_URL": '"http://x"'}, "PIBLOOM_GENERATE_URL is set with quotes"),
+        ({"PIBLOOM_API_KEY": "'word'"}, "PIBLOOM_API_KEY is set with quotes"),
     ],
 )
 def test_a_bad_setting_is_refused_by_name(environ: dict[str, str], named: str) -> None:
-    with pytest.raises(SettingsError, match=named):
+    with pytest.raises(SettingsError, match=named) as refusal:
         Settings.read(environ)
+    assert "word" not in str(refusal.value).replace("password", "")
+
+
+@pytest.mark.parametrize("name", sorted(OWN | {"HOST", "PORT"}))
+def test_an_empty_variable_is_one_that_is_not_given(name: str) -> None:
+    found = Settings.read({name: ""})
+    assert replace(found, secret=Secret()) == replace(Settings.read({}), secret=Secret())
+
+
+LINKS = {name: text for name, text in FOREIGN["kubernetes"].items() if name.startswith("PIBLOOM_")}
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_service_links_of_kubernetes_are_left_alone(name: str) -> None:
+    assert Settings.read({name: LINKS[name]}).port == 8080

@@ -1,0 +1,48 @@
+"""Other programs' variables do not reach a function."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from functions import environment
+from tests.foreign import EVERYTHING, FOREIGN
+from tests.functions.test_server import Running, free_port, wait_until
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("group", FOREIGN)
+def test_a_function_starts_and_answers_whatever_others_variables_say(group: str) -> None:
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "functions", "tokenize", "--port", str(port)],
+        cwd=ROOT,
+        env=os.environ | FOREIGN[group],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    server = Running(process, port, Path(os.devnull))
+    try:
+        wait_until(lambda: process.poll() is not None or server.is_ready())
+        assert process.poll() is None, process.stderr and process.stderr.read().decode()[-500:]
+        connection = server.connect()
+        connection.request("POST", "/", '{"text": "Hi"}', {"Content-Type": "application/json"})
+        assert connection.getresponse().status == 200
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_what_is_not_its_own_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = {"PIBLOOM_MODEL": "/m", "PATH": "/bin", "LC_ALL": "C", "OMP_NUM_THREADS": "2"}
+    kept |= {"HOME": "/root", "PORT": "80", "HF_HOME": "/hub", "PYTHONPATH": "."}
+    given = {**EVERYTHING, **kept}
+    monkeypatch.setattr(os, "environ", given)
+    environment.narrow()
+    assert given.items() >= kept.items()
+    left = {name for name in given if not name.startswith("PIBLOOM_")} - kept.keys()
+    assert left <= {"HOST", "LANG", "TMPDIR", "XDG_STATE_HOME"}
