@@ -6,10 +6,12 @@ errors in their one shape. Whatever is wrong with a request, at whichever layer 
 answer is one of `functions.errors`.
 """
 
+import codecs
 import functools
 import gc
 import hmac
 import logging
+import math
 import re
 import secrets
 import select
@@ -409,29 +411,50 @@ def read_body(
     *,
     refuse: Callable[[object], None] = lambda raw: None,
     any_type: bool = False,
+    untyped: bool = False,
 ) -> Body:
     """Check a JSON body and decode it; raises the error that fits.
 
     `refuse` sees the JSON first, and raises for what is refused by a name of its own. With
-    `any_type`, JSON is taken under any media type from all but pages of other origins, which
-    browsers would let send it unasked.
+    `any_type`, JSON is taken under any media type, and with `untyped` without one, from all but
+    pages of other origins, which browsers would let send it unasked.
     """
-    free = any_type and "Origin" not in request.headers
-    if request.mimetype != "application/json" and not free:
-        given = request.mimetype or "nothing"
+    kind = request.mimetype
+    known = kind == "application/json" or (
+        kind.startswith("application/") and kind.endswith("+json")
+    )
+    free = any_type or (untyped and not kind)
+    if not known and not (free and "Origin" not in request.headers):
+        given = kind or "nothing"
         raise UnsupportedMediaType(f"Content-Type must be application/json, not {given[:80]}")
     coding = request.headers.get("Content-Encoding", "identity")
     if coding.lower() != "identity":
         raise UnsupportedMediaType(f"a body is taken as it is, without {_short(coding)}")
+    data: bytes | memoryview = request.get_data()
+    if data[:3] == codecs.BOM_UTF8:
+        data = memoryview(data)[3:]
     try:
-        raw = msgspec.json.decode(request.get_data())
+        raw = _JSON.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise NotJson(f"the body is no JSON: {error}") from None
+    if isinstance(raw, dict):  # null is not given, also for a field that is not known here
+        raw = {name: value for name, value in raw.items() if value is not None}
     refuse(raw)
     try:
         return msgspec.convert(raw, type_, strict=True)
     except msgspec.ValidationError as error:
         raise _invalid(str(error), raw, type_) from None
+
+
+def _number(literal: str) -> float:
+    """Decode a number that is written with a point or an exponent; 5.0 is the whole number 5."""
+    value = float(literal)
+    if not math.isfinite(value):
+        raise ValueError("Number out of range")
+    return int(value) if value.is_integer() and abs(value) < 2**53 else value
+
+
+_JSON = msgspec.json.Decoder(float_hook=_number)
 
 
 def _invalid(message: str, raw: object, type_: object) -> InvalidField:
@@ -455,7 +478,7 @@ def _invalid(message: str, raw: object, type_: object) -> InvalidField:
         # msgspec's own words echo the text.
         expected = f"Expected {' or '.join(map(repr, _values(type_, path.removesuffix('`'))))}"
     expected = re.sub(r"`([a-z |]+)`", _in_words, expected.partition(", got ")[0])
-    given = _describe(_at(raw, path.removesuffix("`")))
+    given = describe(_at(raw, path.removesuffix("`")))
     where = f"{_short(param)}: " if param else ""
     return InvalidField(f"{where}{expected}, but got {given}", param=param and _short(param))
 
@@ -506,7 +529,7 @@ def _parts(path: str) -> list[str]:
     return [part for part in path.replace("[", ".[").split(".") if part]
 
 
-def _describe(value: object) -> str:
+def describe(value: object) -> str:
     """Name a value without echoing what may be a prompt."""
     match value:
         case str():

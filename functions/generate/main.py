@@ -10,13 +10,12 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Annotated, Literal
 
 import msgspec
 from flask import Request as HttpRequest
 from flask import Response, current_app
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import Meta
 
 from functions import __version__, errors, openapi, sse
 from functions.generate import jobs, ollama, openai, responses
@@ -68,44 +67,46 @@ install(current_app, settings, metrics)
 current_app.extensions["pibloom"] = service
 
 
+NEW_TOKENS = 256  # of a reply to a request that names no number
+
+
 class Turn(msgspec.Struct, forbid_unknown_fields=True):
-    """One turn of a conversation."""
+    """One turn of a conversation; only what the user says must not be empty."""
 
     role: Literal["system", "user", "assistant"]
-    content: Annotated[str, Meta(min_length=1)]
+    content: str | None
 
 
-SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
-Stop = Annotated[str, Meta(min_length=1, max_length=64)]
+SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")
 
 
 class GenerateBody(msgspec.Struct, forbid_unknown_fields=True):
     """What `POST /` takes: a prompt to continue, or messages to answer."""
 
-    prompt: Annotated[str, Meta(min_length=1)] | None = None
+    prompt: openai.Text | None = None
     messages: Annotated[list[Turn], Meta(min_length=1, max_length=1000)] | None = None
-    max_new_tokens: Annotated[int, Meta(ge=1, le=4096)] = 256
+    max_new_tokens: Annotated[int, Meta(ge=1, le=4096)] | None = None
     # What is not given here is as the checkpoint, or else piBLOOM, has it.
-    temperature: Annotated[float, Meta(ge=0, le=5)] | UnsetType = UNSET
-    top_k: Annotated[int, Meta(ge=0, le=1000)] | UnsetType = UNSET
-    top_p: Annotated[float, Meta(gt=0, le=1)] | UnsetType = UNSET
-    min_p: Annotated[float, Meta(ge=0, le=1)] | UnsetType = UNSET
-    repetition_penalty: Annotated[float, Meta(ge=0.5, le=5)] | UnsetType = UNSET
-    stop: Stop | Annotated[list[Stop], Meta(max_length=8)] | None = None
-    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
-    stream: bool = False
+    temperature: Annotated[float, Meta(ge=0, le=5)] | None = None
+    top_k: openai.TopK | None = None
+    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Meta(ge=0.5, le=5)] | None = None
+    stop: openai.Stop | Annotated[list[openai.Stop], Meta(max_length=8)] | None = None
+    seed: openai.Seed | None = None
+    stream: bool | None = None
 
 
 class ChatBody(msgspec.Struct):
-    """What `POST /chat/` takes, as the older stack did."""
+    """What `POST /chat/` takes, as the older stack did: a number is its text."""
 
-    content: str = ""
+    content: str | int | float | bool
 
 
 class WarmBody(msgspec.Struct, forbid_unknown_fields=True):
     """What `POST /warm` takes: nothing, or what is being typed."""
 
-    prompt: Annotated[str, Meta(min_length=1)] | None = None
+    prompt: openai.Text | None = None
     messages: Annotated[list[Turn], Meta(min_length=1, max_length=1000)] | None = None
 
 
@@ -114,6 +115,7 @@ def post_generate(request: HttpRequest) -> Response:
     body = read_body(request, GenerateBody)
     if (body.prompt is None) == (body.messages is None):
         raise errors.InvalidField("exactly one of prompt and messages is needed", param="prompt")
+    _check_turns(body.messages)
     deadline = jobs.deadline_of(request, settings.deadline)
     if not body.stream:
         model = service.get()
@@ -129,12 +131,20 @@ def post_generate(request: HttpRequest) -> Response:
     return response
 
 
+def _check_turns(turns: list[Turn] | None) -> None:
+    for place, turn in enumerate(turns or ()):
+        if turn.role == "user" and not turn.content:
+            name = f"messages[{place}].content"
+            raise errors.InvalidField(f"{name}: what the user says is empty", param=name)
+
+
 def post_chat(request: HttpRequest) -> Response:
     """Answer one message, in the older stack's shape."""
-    body = read_body(request, ChatBody)
-    if not body.content.strip():
+    body = read_body(request, ChatBody, untyped=True)
+    content = str(body.content)
+    if not content:
         raise errors.InvalidField("content: a message is needed, but it is empty", param="content")
-    asked = GenerateBody(messages=[Turn("user", body.content)])
+    asked = GenerateBody(messages=[Turn("user", content)])
     model = service.get()
     job = submit(model, asked, jobs.deadline_of(request, settings.deadline))
     return json_reply({"data": finish(model, asked, job, request)["text"]})
@@ -145,6 +155,7 @@ def post_warm(request: HttpRequest) -> Response:
     body = read_body(request, WarmBody) if request.get_data() else WarmBody()
     if body.prompt is not None and body.messages is not None:
         raise errors.InvalidField("only one of prompt and messages is taken", param="prompt")
+    _check_turns(body.messages)
     model = service.peek()
     answer: dict[str, object] = {"state": service.state, "prompt_tokens": 0, "cached_tokens": 0}
     if model is None or not (body.prompt or body.messages) or not model.scheduler.idle:
@@ -172,22 +183,20 @@ def submit(
     model: loader.Model, body: GenerateBody, deadline: float, *, background: bool = False
 ) -> generation.Generation:
     """Queue a request; raises the `ApiError` that says why it cannot be."""
-    given = {name: value for name in SAMPLING if (value := getattr(body, name)) is not UNSET}
-    sampling = replace(model.sampling, seed=body.seed, **given)
+    sampling = openai.drawn(model, {name: getattr(body, name) for name in SAMPLING})
+    limit = NEW_TOKENS if body.max_new_tokens is None else body.max_new_tokens
 
     def make() -> list[generation.Request]:
-        stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
+        stop = openai.stops_of(body.stop)
         if body.messages is not None:
-            text = model.chat.render([msgspec.to_builtins(message) for message in body.messages])
+            text = model.chat.render(
+                [{"role": turn.role, "content": turn.content or ""} for turn in body.messages]
+            )
             stop += model.chat.stop
         else:
             text = body.prompt or ""
         ids = tuple(model.tokenizer.ids(text))
-        return [
-            generation.Request(
-                ids, body.max_new_tokens, sampling, stop, deadline, background=background
-            )
-        ]
+        return [generation.Request(ids, limit, sampling, stop, deadline, background=background)]
 
     return jobs.submit(model, make, "prompt" if body.messages is None else "messages")[0]
 

@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from functions import errors, sse
 from functions.generate import jobs
-from functions.http import as_api_error, json_reply, read_body
+from functions.http import as_api_error, describe, json_reply, read_body
 from model import generation, loader
 from model.sampling import SamplingParams
 from model.tokenizer import NEVER_DRAWN, StreamDecoder
@@ -24,57 +24,98 @@ from model.tokenizer import NEVER_DRAWN, StreamDecoder
 COMPLETION_TOKENS = 16  # of a completion that names none, as OpenAI has it
 MOST_TOKENS = 4096
 MOST_CHOICES = 16
+MOST_PROMPTS = 64
 
-Stop = Annotated[str, Meta(min_length=1, max_length=64)]
+Stop = Annotated[str, Meta(max_length=64)]  # an empty one stops nothing
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
-Tokens = Annotated[int, Meta(ge=1, le=MOST_TOKENS)]
-Ids = Annotated[list[Annotated[int, Meta(ge=0)]], Meta(min_length=1)]
+# As many as a client likes to ask for; a reply has at most MOST_TOKENS and what there is room for.
+Tokens = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+TopK = Annotated[int, Meta(ge=-1, le=1000)]  # 0 and -1 cut nothing off
 Text = Annotated[str, Meta(min_length=1)]
+# What changes nothing in the answer of a model that only writes text, and is looked at by nobody.
+Neutral = Annotated[Any, Meta(description="accepted; it changes nothing here")]
+# What would change the answer: taken here, so that it is refused by its name and value.
+Refused = Annotated[Any, Meta(description="not supported: only null is taken")]
 
 
-class TextPart(msgspec.Struct, forbid_unknown_fields=True):
+class Part(msgspec.Struct, forbid_unknown_fields=True):
     """A part of a message; of the kinds that there are, BLOOM reads text."""
 
-    type: Literal["text"]
-    text: str
+    type: str
+    text: str | None = None
+    refusal: str | None = None
+    image_url: Refused = None
+    input_audio: Refused = None
+    file: Refused = None
+    video_url: Refused = None
+    cache_control: Neutral = None
+    prompt_cache_breakpoint: Neutral = None
+    annotations: Neutral = None
+
+    def read(self, where: str) -> str:
+        """Return its text; raises the error that names the part at `where`."""
+        if self.type not in ("text", "refusal"):
+            refuse(f"{where}.type", self.type, "BLOOM reads text")
+        found = self.text if self.type == "text" else self.refusal
+        if found is None:
+            missing(f"{where}.{self.type}")
+        return found
 
 
 class Message(msgspec.Struct, forbid_unknown_fields=True):
     """One turn of a conversation."""
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Text | Annotated[list[TextPart], Meta(min_length=1)]
-    # What a reply's own message holds, and comes back with it in the next turn.
-    name: None = None
-    refusal: None = None
-    annotations: Annotated[list[Any], Meta(max_length=0)] | None = None
-    audio: None = None
-    function_call: None = None
-    tool_calls: None = None
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[Part] | None = None
+    name: str | None = None
+    # Tools that another model called, and what they said; templates show them as they like.
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
+    function_call: dict[str, Any] | None = None
+    refusal: str | None = None  # what an assistant said in place of its content
+    audio: Refused = None
+    annotations: Neutral = None
+    reasoning_content: Neutral = None
+    reasoning: Neutral = None
 
-    def plain(self) -> dict[str, str]:
-        """Return it as chat templates take it."""
+    def plain(self, where: str = "message") -> dict[str, Any]:
+        """Return it as chat templates take it; raises the error that names what cannot be read."""
+        if self.audio is not None:
+            refuse(f"{where}.audio", self.audio, "BLOOM reads text")
         content = self.content
-        text = content if isinstance(content, str) else "".join(part.text for part in content)
-        return {"role": "system" if self.role == "developer" else self.role, "content": text}
+        if content is None and self.role == "user":
+            missing(f"{where}.content")
+        if isinstance(content, list):
+            parts = enumerate(content)
+            content = "".join(part.read(f"{where}.content[{place}]") for place, part in parts)
+        role = {"developer": "system", "function": "tool"}.get(self.role, self.role)
+        calls = self.tool_calls
+        if not calls and self.function_call:
+            calls = [{"type": "function", "function": self.function_call}]
+        told = {"name": self.name, "tool_calls": calls, "tool_call_id": self.tool_call_id}
+        return {"role": role, "content": content or self.refusal or ""} | {
+            name: value for name, value in told.items() if value
+        }
 
 
 class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
     """How a stream is sent."""
 
-    include_usage: bool = False
+    include_usage: bool | None = None
+    include_obfuscation: Neutral = None  # padding against who listens at the line; none is sent
 
 
-class ResponseFormat(msgspec.Struct, forbid_unknown_fields=True):
+class ResponseFormat(msgspec.Struct):
     """The form of a reply; BLOOM writes text."""
 
-    type: Literal["text"]
+    type: str
 
 
 class Sampled(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """How a reply is drawn; what is not given is as the checkpoint, or else piBLOOM, has it."""
 
-    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
+    seed: Seed | None = None
     temperature: Annotated[float, Meta(ge=0, le=5)] | None = None
     top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     presence_penalty: Penalty | None = None
@@ -83,7 +124,7 @@ class Sampled(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         Annotated[dict[str, Annotated[float, Meta(ge=-100, le=100)]], Meta(max_length=300)] | None
     ) = None
     # Not OpenAI's, but of the servers that people come from.
-    top_k: Annotated[int, Meta(ge=0, le=1000)] | None = None
+    top_k: TopK | None = None
     repetition_penalty: Annotated[float, Meta(ge=0.5, le=5)] | None = None
     min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
 
@@ -96,23 +137,46 @@ class Common(Sampled, kw_only=True):
     stop: Stop | Annotated[list[Stop], Meta(max_length=8)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    user: str | None = None  # who asks is nothing to a model
+    user: Neutral = None
+    store: Neutral = None
+    metadata: Neutral = None
+    service_tier: Neutral = None
+    parallel_tool_calls: Neutral = None
+    prediction: Neutral = None
+    prompt_cache_key: Neutral = None
+    prompt_cache_options: Neutral = None
+    prompt_cache_retention: Neutral = None
+    reasoning_effort: Neutral = None
+    safety_identifier: Neutral = None
+    verbosity: Neutral = None
+
+    def check(self) -> None:
+        """Raise the error that names what cannot be done."""
+        if self.stream_options and self.stream_options.include_usage and not self.stream:
+            raise errors.InvalidField("stream_options needs stream", param="stream_options")
 
 
 class CompletionBody(Common, kw_only=True):
     """What `POST /v1/completions` takes."""
 
-    prompt: (
-        Text
-        | Annotated[
-            list[Text | Annotated[int, Meta(ge=0)] | Ids], Meta(min_length=1, max_length=64)
-        ]
-    )
-    max_tokens: Annotated[int, Meta(ge=0, le=MOST_TOKENS)] | None = None  # 0: the prompt is read
+    # A text, its ids, or a list of either; what is in a list is checked by `_prompts_in`.
+    prompt: Text | Annotated[list[Any], Meta(min_length=1)]
+    max_tokens: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None  # 0: the prompt is read
     echo: bool | None = None
     logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
-    best_of: Literal[1] | None = None  # the best of several is not looked for
-    suffix: None = None
+    best_of: int | None = None
+    suffix: str | None = None
+
+    def check(self) -> None:
+        """Raise the error that names what cannot be done."""
+        super().check()
+        if self.best_of is not None and self.best_of < (self.n or 1):
+            raise errors.InvalidField("best_of must not be below n", param="best_of")
+        if self.best_of is not None and self.best_of > (self.n or 1):
+            refuse("best_of", self.best_of, "all that is written is returned, so it must be as n")
+        if self.suffix:
+            length = f"of {len(self.suffix)} characters"
+            refuse("suffix", length, "BLOOM writes on, and knows no text that follows")
 
 
 class ChatCompletionBody(Common, kw_only=True):
@@ -124,9 +188,78 @@ class ChatCompletionBody(Common, kw_only=True):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     response_format: ResponseFormat | None = None
-    tools: None = None
-    tool_choice: None = None
-    modalities: list[Literal["text"]] | None = None
+    # Calling a tool is optional, unless one is demanded; the answer is text.
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    functions: list[dict[str, Any]] | None = None
+    function_call: str | dict[str, Any] | None = None
+    modalities: list[str] | None = None
+    audio: Refused = None
+    moderation: Refused = None
+    web_search_options: Refused = None
+
+    def check(self) -> None:
+        """Raise the error that names what cannot be done."""
+        super().check()
+        if self.top_logprobs and not self.logprobs:
+            raise errors.InvalidField("top_logprobs needs logprobs", param="top_logprobs")
+        if None not in (self.max_tokens, self.max_completion_tokens) and (
+            self.max_tokens != self.max_completion_tokens
+        ):
+            raise errors.InvalidField(
+                "max_completion_tokens is the newer name of max_tokens: give one",
+                param="max_tokens",
+            )
+        if self.response_format and self.response_format.type != "text":
+            # In OpenAI's words, by which LangChain knows it.
+            kind = _shown(self.response_format.type)
+            said = f"'response_format' of type '{kind}' is not supported with this model"
+            raise errors.InvalidField(
+                f"{said}; it writes plain text", param="response_format", code="unsupported_value"
+            )
+        check_tools(self.tool_choice)
+        check_tools(self.function_call, "function_call")
+        for kind in self.modalities or ():
+            if kind != "text":
+                refuse("modalities", kind, "BLOOM writes text")
+        for name in ("audio", "moderation", "web_search_options"):
+            if (value := getattr(self, name)) is not None:
+                refuse(name, value, "BLOOM only writes text")
+
+
+def refuse(field: str, value: object, why: str) -> NoReturn:
+    """Refuse what would change the answer, and cannot be done, by its name and value."""
+    said = f"{field} {_shown(value)} is not supported; {why}"
+    raise errors.InvalidField(said, param=field, code="unsupported_value")
+
+
+def missing(field: str) -> NoReturn:
+    """Refuse a request that lacks what it needs."""
+    said = f"the field {field} is missing"
+    raise errors.InvalidField(said, param=field, code="missing_required_parameter")
+
+
+def _shown(value: object) -> str:
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+def check_tools(choice: object, field: str = "tool_choice") -> None:
+    """Refuse a tool that must be called; tools that may be are left alone."""
+    match choice:
+        case None | "auto" | "none" | "" | {"type": "auto" | "none"}:
+            return
+        case {"type": "allowed_tools", "allowed_tools": {"mode": "auto"}}:
+            return
+        case {"type": "allowed_tools", "mode": "auto"}:
+            return
+        case {"function": {"name": str(name)}} | {"custom": {"name": str(name)}}:
+            demanded: object = name
+        case {"name": str(name)}:
+            demanded = name
+        case _:
+            demanded = choice
+    refuse(field, demanded, "no tools are called here, and auto or none is answered with text")
 
 
 class Choice:
@@ -198,21 +331,23 @@ class Api:
         """Continue one or several prompts."""
         body = read_body(request, CompletionBody)
         deadline = jobs.deadline_of(request, self._longest)
+        body.check()
         model = self._get()
         check_name(model, body.model)
-        _check_stream(body)
-        if body.best_of is not None and (body.n or 1) > body.best_of:
-            raise errors.InvalidField("best_of must not be below n", param="best_of")
         of_prompt = bool(body.echo) and body.logprobs is not None
-        stop, sampling = _stops(body), sampling_of(model, body)
-        n, told = body.n or 1, body.logprobs is not None
+        each = body.n or 1
+        given = _prompts_in(body.prompt)
+        stop, sampling = stops_of(body.stop), sampling_of(model, body)
+        limit = COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens
+        told = body.logprobs is not None
         choices: list[Choice] = []
 
         def make() -> list[generation.Request]:
             requests = []
-            for ids in _prompts(model, body.prompt):
+            for prompt, where in given:
+                ids = _ids_of(model, prompt, where)
                 echoed = model.tokenizer.decode(ids) if body.echo and not of_prompt else ""
-                for place in range(n):
+                for place in range(each):
                     choice = Choice(StreamDecoder(model.tokenizer) if told else None)
                     choice.text = echoed
                     if of_prompt:
@@ -220,8 +355,8 @@ class Api:
                     choices.append(choice)
                     requests.append(
                         generation.Request(
-                            tuple(ids),
-                            COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens,
+                            ids,
+                            min(limit, MOST_TOKENS),
                             _seeded(sampling, place),
                             stop,
                             deadline,
@@ -231,7 +366,7 @@ class Api:
                     )
             return requests
 
-        submitted = jobs.submit(model, make, "prompt", replies=n * _count(body.prompt))
+        submitted = jobs.submit(model, make, "prompt", replies=each * len(given))
         form = _Completion(model, tells=body.logprobs is not None)
         return self._answer(request, body, submitted, choices, form)
 
@@ -239,28 +374,22 @@ class Api:
         """Answer a conversation."""
         body = read_body(request, ChatCompletionBody)
         deadline = jobs.deadline_of(request, self._longest)
+        body.check()
         model = self._get()
         check_name(model, body.model)
-        if body.top_logprobs is not None and not body.logprobs:
-            raise errors.InvalidField("top_logprobs needs logprobs", param="top_logprobs")
-        _check_stream(body)
-        if body.max_tokens is not None and body.max_completion_tokens is not None:
-            raise errors.InvalidField(
-                "max_completion_tokens is the newer name of max_tokens: give one",
-                param="max_tokens",
-            )
-        sampling = sampling_of(model, body)
+        sampling, stop = sampling_of(model, body), stops_of(body.stop)
         limit = body.max_completion_tokens or body.max_tokens
+        each = body.n or 1
 
         def make() -> list[generation.Request]:
-            messages = [message.plain() for message in body.messages]
-            told = (body.top_logprobs or 0) if body.logprobs else None
-            asked = answer_to(model, messages, limit, sampling, _stops(body), deadline, told)
-            return [
-                replace(asked, sampling=_seeded(sampling, place)) for place in range(body.n or 1)
+            messages = [
+                message.plain(f"messages[{place}]") for place, message in enumerate(body.messages)
             ]
+            told = (body.top_logprobs or 0) if body.logprobs else None
+            asked = answer_to(model, messages, limit, sampling, stop, deadline, told)
+            return [replace(asked, sampling=_seeded(sampling, place)) for place in range(each)]
 
-        submitted = jobs.submit(model, make, "messages", replies=body.n or 1)
+        submitted = jobs.submit(model, make, "messages", replies=each)
         choices = [Choice(trims=True) for _ in submitted]
         form = _Chat(model, tells=bool(body.logprobs))
         return self._answer(request, body, submitted, choices, form)
@@ -319,6 +448,7 @@ class _Form:
             "object": kind,
             "created": self._created,
             "model": self._model.info.name,
+            "system_fingerprint": None,
         }
 
     def opening(self, place: int, choice: Choice) -> dict[str, Any] | None:
@@ -390,6 +520,9 @@ class _Completion(_Form):
 class _Chat(_Form):
     kind, chunk_kind = "chat.completion", "chat.completion.chunk"
     prefix = "chatcmpl"
+
+    def envelope(self, kind: str) -> dict[str, Any]:
+        return super().envelope(kind) | {"service_tier": None}
 
     def opening(self, place: int, choice: Choice) -> dict[str, Any] | None:
         return self._chunk(place, {"role": "assistant", "content": ""})
@@ -507,7 +640,7 @@ def _piece(model: loader.Model, id_: int) -> str:
 
 def answer_to(
     model: loader.Model,
-    asked: str | Sequence[dict[str, str]],
+    asked: str | Sequence[dict[str, Any]],
     limit: int | None,
     sampling: SamplingParams,
     stop: tuple[str, ...],
@@ -525,30 +658,8 @@ def answer_to(
     if not ids:
         raise errors.InvalidField("there is no text to answer", param=None)
     room = max(1, model.scheduler.max_context - len(ids))
-    tokens = limit or min(MOST_TOKENS, room)
+    tokens = min(limit or room, MOST_TOKENS)
     return generation.Request(ids, tokens, sampling, stop, deadline, logprobs)
-
-
-def refuse(field: str, value: str, why: str) -> NoReturn:
-    """Refuse what cannot be done by its name."""
-    said = f"{field}: {value} is not supported; {why}"
-    raise errors.InvalidField(said, param=field, code="unsupported_value")
-
-
-def check_tools(choice: object) -> None:
-    """Refuse a tool that must be called; tools that may be are left alone."""
-    match choice:
-        case None | "auto" | "none" | {"type": "allowed_tools", "mode": "auto"}:
-            return
-        case {"type": "allowed_tools", "allowed_tools": {"mode": "auto"}}:
-            return
-    what = choice if isinstance(choice, str) else "a tool's name"
-    refuse("tool_choice", what[:40], "no tools are called here, so that auto and none are taken")
-
-
-def _check_stream(body: Common) -> None:
-    if body.stream_options is not None and not body.stream:
-        raise errors.InvalidField("stream_options needs stream", param="stream_options")
 
 
 def check_name(model: loader.Model, name: str | None) -> None:
@@ -559,21 +670,30 @@ def check_name(model: loader.Model, name: str | None) -> None:
         )
 
 
-def _stops(body: Common) -> tuple[str, ...]:
-    return (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
+def stops_of(stop: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Return the strings at which a reply ends, of one, several or none."""
+    found = (stop,) if isinstance(stop, str) else tuple(stop or ())
+    return tuple(each for each in found if each)
 
 
 def sampling_of(model: loader.Model, body: Sampled) -> SamplingParams:
     """Return how a reply is drawn: as the request has it, or else the model."""
     names = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "seed")
-    every = (*names, "top_k", "repetition_penalty", "min_p")
-    given: dict[str, Any] = {
-        name: value for name in every if (value := getattr(body, name)) is not None
-    }
-    if given.get("top_p") == 0:
-        given["top_p"] = 1e-9  # OpenAI's own smallest value: the likeliest token alone
+    given = {name: getattr(body, name) for name in (*names, "top_k", "repetition_penalty", "min_p")}
     if body.logit_bias:
         given["logit_bias"] = tuple(_biases(model, body.logit_bias))
+    return drawn(model, given)
+
+
+def drawn(model: loader.Model, given: dict[str, Any]) -> SamplingParams:
+    """Return the model's way to draw with what is given of it; None is not given."""
+    given = {name: value for name, value in given.items() if value is not None}
+    if given.get("top_p") == 0:
+        given["top_p"] = 1e-9  # OpenAI's own smallest value: the likeliest token alone
+    if given.get("top_k") == -1:
+        given["top_k"] = 0  # as other servers call it
+    if "seed" in given:
+        given["seed"] %= 2**63  # a negative one is as good as any
     return replace(model.sampling, **given)
 
 
@@ -596,26 +716,37 @@ def _seeded(sampling: Any, place: int) -> Any:
     return replace(sampling, seed=(sampling.seed + place) % 2**63)
 
 
-def _count(prompt: Any) -> int:
-    """Return how many prompts are given, without reading them."""
-    return len(prompt) if isinstance(prompt, list) and not isinstance(prompt[0], int) else 1
-
-
-def _prompts(model: loader.Model, prompt: Any) -> list[list[int]]:
-    """Return each prompt's ids: a text, ids, or a list of either."""
-    if isinstance(prompt, str):
-        prompt = [prompt]
-    if all(isinstance(each, int) for each in prompt):
-        prompt = [prompt]
-    found = []
-    for each in prompt:
-        if isinstance(each, int):
-            raise errors.InvalidField("prompt: ids and texts are mixed", param="prompt")
-        ids = model.tokenizer.ids(each) if isinstance(each, str) else each
-        model.scheduler.check_length(len(ids))  # before anything else is done with them
-        if max(ids) >= model.tokenizer.size:
+def _prompts_in(prompt: str | list[Any]) -> list[tuple[str | list[Any], str]]:
+    """Return each prompt, a text or its ids unchecked, and its field's name."""
+    if isinstance(prompt, str) or isinstance(prompt[0], int):
+        return [(prompt, "prompt")]
+    if len(prompt) > MOST_PROMPTS:
+        raise errors.InvalidField(
+            f"prompt: {len(prompt)} prompts are too many; at most {MOST_PROMPTS} are taken",
+            param="prompt",
+        )
+    for place, each in enumerate(prompt):
+        where = f"prompt[{place}]"
+        if not isinstance(each, str | list):
             raise errors.InvalidField(
-                f"prompt: ids must be below {model.tokenizer.size}", param="prompt"
+                f"{where}: Expected a text or a list of ids, but got {describe(each)}", param=where
             )
-        found.append(ids)
-    return found
+        if not each:
+            raise errors.InvalidField(f"{where}: a prompt must not be empty", param=where)
+    return [(each, f"prompt[{place}]") for place, each in enumerate(prompt)]
+
+
+def _ids_of(model: loader.Model, prompt: str | list[Any], where: str) -> tuple[int, ...]:
+    """Return a prompt's ids; raises the error that names what is no id."""
+    if isinstance(prompt, str):
+        return tuple(model.tokenizer.ids(prompt))
+    model.scheduler.check_length(len(prompt))  # before each of many is looked at
+    size = model.tokenizer.size
+    for place, id_ in enumerate(prompt):
+        if type(id_) is not int or not 0 <= id_ < size:
+            raise errors.InvalidField(
+                f"{where}[{place}]: Expected the id of a token, from 0 to {size - 1}, but got"
+                f" {describe(id_)}",
+                param="prompt",
+            )
+    return tuple(prompt)

@@ -250,14 +250,11 @@ def test_a_wrong_field_is_told_in_words(generate: Generate, body: Any, said: str
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"tools": [{}]}, "the field tools is not supported"),
+        ({"tools": [{}], "tool_choice": "required"}, "tool_choice required is not supported"),
+        ({"response_format": {"type": "json_object"}}, "'json_object' is not supported"),
         (
-            {"response_format": {"type": "json_object"}},
-            "response_format.type: Expected 'text', but got a text of 11 characters",
-        ),
-        (
-            {"messages": [{"role": "user", "content": [{"type": "image_url", "text": "a"}]}]},
-            "messages[0].content[0].type: Expected 'text', but got a text of 9 characters",
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            "messages[0].content[0].type image_url is not supported; BLOOM reads text",
         ),
     ],
 )
@@ -267,7 +264,7 @@ def test_what_cannot_be_done_is_refused_by_name(
     body = {"model": "fake", "messages": [{"role": "user", "content": "Hi"}]} | asked
     refused = generate.client.post("/v1/chat/completions", json=body)
     assert refused.status_code == 400
-    assert refused.json["error"]["message"] == said
+    assert said in refused.json["error"]["message"]
 
 
 def test_fewer_than_asked_for_are_not_the_best(generate: Generate) -> None:

@@ -171,7 +171,7 @@ def test_a_tokenize_server_says_nothing_of_v1(tokenize: Any) -> None:
         ("POST", "/chat/completions", "/v1/chat/completions"),
         ("POST", "/completions", "/v1/completions"),
         ("GET", "/models", "/v1/models"),
-        ("GET", "/api/v1/models", "/v1/models"),
+        ("GET", "/base/v1/models", "/v1/models"),
         ("POST", "/V1/Chat/Completions", "/v1/chat/completions"),
         ("POST", "/v1/embeddings", None),
         ("POST", "/v1/audio/speech", None),

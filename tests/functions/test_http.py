@@ -24,7 +24,7 @@ GET = b"GET /healthz HTTP/1.1\r\n" + HOST
 POST = b"POST /chat/ HTTP/1.1\r\n" + HOST + b"Content-Type: application/json\r\n"
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 END = b"\r\n"
-EMPTY = b'{"content":" "}'  # read, and then refused with 422
+EMPTY = b'{"content": ""}'  # read, and then refused with 422
 WHOLE = POST + b"Content-Length: %d\r\n\r\n%s" % (len(EMPTY), EMPTY)
 
 

@@ -99,7 +99,7 @@ def test_ids_are_a_prompt_too(generate: Generate) -> None:
     refused = generate.client.post("/v1/completions", json={"prompt": [10**6]})
     assert (refused.status_code, refused.json["error"]["param"]) == (400, "prompt")
     mixed = generate.client.post("/v1/completions", json={"prompt": ["a", 5]})
-    assert (mixed.status_code, mixed.json["error"]["param"]) == (400, "prompt")
+    assert (mixed.status_code, mixed.json["error"]["param"]) == (400, "prompt[1]")
 
 
 def test_logprobs_tell_every_token(generate: Generate) -> None:
@@ -160,7 +160,7 @@ def test_a_stop_string_that_holds_text_back_moves_no_offset(generate: Generate) 
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("tools", [{"type": "function"}]),
+        ("tool_choice", "required"),
         ("response_format", {"type": "json_object"}),
         ("top_logprobs", 3),
         ("n", 17),
