@@ -127,16 +127,19 @@ def test_ten_thousand_malformed_bodies_cost_no_step(generate: Generate, tokenize
                 raw = raw[:at]
             elif kind == 1:
                 raw = raw[:at] + chance.randbytes(2) + raw[at:]
-            elif kind == 2:
+            elif kind == 2 and not path.startswith("/api/"):  # where no type is looked at
                 type_ = chance.choice(["text/plain", "multipart/form-data", "application/xml", "?"])
             if not type_ and not is_malformed(raw, validator):
                 continue
             reply = client.post(path, data=raw, content_type=type_ or "application/json")
             assert 400 <= reply.status_code < 500, (path, raw, reply.data)
             error = reply.get_json()["error"]
-            assert {"code", "type", "message", "param"} <= set(error)
-            # Below /v1 the code is OpenAI's.
-            assert path.startswith("/v1/") or error["code"] == reply.status_code
+            if path.startswith("/api/"):  # Ollama's are a sentence
+                assert isinstance(error, str)
+            else:
+                assert {"code", "type", "message", "param"} <= set(error)
+                # Below /v1 the code is OpenAI's.
+                assert path.startswith("/v1/") or error["code"] == reply.status_code
             sent += 1
     assert not generate.engine.steps
     assert generate.post({"prompt": "Hi"}).status_code == 200
