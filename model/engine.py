@@ -55,6 +55,10 @@ class Engine(Protocol[S]):
     def kv_bytes(self) -> tuple[int, int]:
         """Bytes of keys and values that sequences hold now, and that are kept of ended ones."""
 
+    @property
+    def progress(self) -> int:
+        """A number that changes while a step gets on; read from any thread, at no cost to it."""
+
     def new_sequence(self, prompt: Sequence[int] = (), capacity: int = 0) -> S:
         """Open a sequence with memory for `capacity` tokens, or raise `OutOfMemory`.
 

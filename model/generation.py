@@ -1,6 +1,7 @@
 """What is asked of the scheduler, and the events that come back."""
 
 import queue
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -111,6 +112,7 @@ class Generation:
         self.submitted = time.monotonic()
         self.shared: Events = queue.SimpleQueue() if events is None else events
         self._cancelled = False
+        self._ending = threading.Lock()  # taken for good by the last event
 
     @property
     def cancelled(self) -> bool:
@@ -122,8 +124,19 @@ class Generation:
         self._cancelled = True
 
     def put(self, event: Event) -> None:
-        """Hand an event to the client; the scheduler's side."""
-        self.shared.put((self, event))
+        """Hand an event to the client; the scheduler's side.
+
+        After Done or Failed nothing is handed over: it is the last event, and comes once.
+        """
+        if not isinstance(event, Done | Failed):
+            if not self._ending.locked():
+                self.shared.put((self, event))
+        elif self._ending.acquire(blocking=False):
+            try:
+                self.shared.put((self, event))
+            except BaseException:
+                self._ending.release()  # it did not come, so another may
+                raise
 
     def events(self, heartbeat: float | None = None) -> Iterator[Event | None]:
         """Yield events up to Done or Failed, one of which always comes.

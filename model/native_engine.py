@@ -6,6 +6,7 @@ Serving with it needs neither torch, transformers, tokenizers nor numpy.
 import ctypes
 import math
 import os
+import threading
 from array import array
 from collections.abc import Collection, Sequence
 from functools import cache
@@ -89,6 +90,7 @@ class NativeEngine:
         """
         self.config = model.config
         self._model = model
+        self._closing = threading.Lock()  # `progress` is read by other threads
         error = ctypes.create_string_buffer(256)
         self._handle = _c().bloom_engine_new(
             model.handle,
@@ -131,6 +133,12 @@ class NativeEngine:
     def kv_bytes(self) -> tuple[int, int]:
         """Bytes of keys and values that sequences hold now, and that are kept of ended ones."""
         return self.pool.bytes_used, self.pool.bytes_cached
+
+    @property
+    def progress(self) -> int:
+        """A number that changes with each part of each layer of a step; from any thread."""
+        with self._closing:
+            return int(_c().bloom_progress(self._handle)) if self._handle else 0
 
     def new_sequence(self, prompt: Sequence[int] = (), capacity: int = 0) -> PagedSequence:
         """Open a sequence with memory for `capacity` tokens, or raise `OutOfMemory`.
@@ -180,9 +188,10 @@ class NativeEngine:
 
     def close(self) -> None:
         """Stop the threads and free all memory; sequences must not be used any more."""
-        if self._handle:
-            _c().bloom_engine_free(self._handle)
-            self._handle = None
+        with self._closing:
+            handle, self._handle = self._handle, None
+        if handle:
+            _c().bloom_engine_free(handle)
             self.pool.close()
 
     def __del__(self) -> None:
@@ -225,6 +234,8 @@ def _c() -> ctypes.CDLL:
     c.bloom_engine_isa.restype = ctypes.c_char_p
     c.bloom_engine_page_size.argtypes = (pointer,)
     c.bloom_engine_page_size.restype = ctypes.c_uint64
+    c.bloom_progress.argtypes = (pointer,)
+    c.bloom_progress.restype = ctypes.c_uint64
     c.bloom_forward.argtypes = (pointer, ctypes.POINTER(_Work), u32)
     c.bloom_forward.restype = ctypes.c_int
     c.bloom_top.argtypes = (pointer, ctypes.c_int32, u32, pointer, u32, pointer, pointer)

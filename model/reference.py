@@ -111,6 +111,11 @@ class ReferenceEngine:
         """They are torch's, and not counted."""
         return 0, 0
 
+    @property
+    def progress(self) -> int:
+        """How far torch is cannot be told; the thread's processor time has to do."""
+        return 0
+
     def new_sequence(self, prompt: Sequence[int] = (), capacity: int = 0) -> ReferenceSequence:
         """Open an empty sequence."""
         return ReferenceSequence()

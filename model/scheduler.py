@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,12 +31,12 @@ from model.generation import (
 from model.sampling import Logits, Sampler
 from model.stops import StopStrings
 from model.tokenizer import NEVER_DRAWN, StreamDecoder, Tokenizer
+from model.watch import Watch
 
 log = logging.getLogger(__name__)
 
-STUCK = 60.0  # seconds: no step of any model on any Pi takes as long
-
 _SHUTTING_DOWN = Failed("draining", "the server is shutting down")
+_ENGINE_FAILED = Failed("internal", "the engine failed")
 
 
 class Overloaded(Exception):
@@ -114,11 +114,11 @@ class Scheduler:
         self._never_drawn = NEVER_DRAWN
         self._waiting: deque[Generation] = deque()
         self._running: list[_Running] = []
-        self._reserved = 0  # places held for requests that are being made
+        self._reserved: set[Places] = set()  # for requests that are being made
         self._work = threading.Condition()
         self._draining = False
         self._kill = False
-        self._step_since = 0.0  # when the step that runs began
+        self._watch = Watch(lambda: engine.progress)
         self._seconds_each = 1.0  # of a generation, smoothed: what Overloaded's estimate rests on
         self._steps = self._step_sequences = 0  # of the engine, and sequences in them
         self.observer = Observer()
@@ -134,7 +134,8 @@ class Scheduler:
 
     def submit_all(self, requests: Sequence[Request]) -> list[Generation]:
         """Queue requests that belong together, all or none; their events share one queue."""
-        with self.reserve(len(requests)) as places:
+        background = any(request.background for request in requests)
+        with self.reserve(len(requests), background=background) as places:
             return places.fill(requests)
 
     def check_length(self, tokens: int) -> None:
@@ -142,16 +143,20 @@ class Scheduler:
         if tokens >= self.max_context:
             raise ContextFull(tokens, self.max_context)
 
-    def reserve(self, count: int = 1) -> "Places":
+    def reserve(self, count: int = 1, *, background: bool = False) -> "Places":
         """Hold `count` places for requests that are yet to be made, which costs work.
 
         Raises `Overloaded` or `Draining`. The places are given back when the `with` block ends,
-        but for those that were filled.
+        but for those that were filled. There is room for a background request while nobody else
+        is here, and others never wait for its place.
         """
         with self._work:
+            if background and self._busy():
+                raise Overloaded(1)
             self._check_room(count)
-            self._reserved += count
-        return Places(self, count)
+            places = Places(self, count, background=background)
+            self._reserved.add(places)
+        return places
 
     def _fill(self, places: "Places", requests: Sequence[Request]) -> list[Generation]:
         for request in requests:
@@ -161,18 +166,17 @@ class Scheduler:
         generations = [Generation(request, events, alone=alone) for request in requests]
         with self._work:
             tokens = sum(len(request.prompt) for request in requests)
-            self._check_room(len(requests) - places.count, tokens)
-            self._give_back(places)
-            for generation in generations:
-                self._waiting.append(generation)
-                generation.put(Queued(len(self._waiting)))
+            self._reserved.discard(places)
+            self._check_room(len(requests), tokens)
+            for position, generation in enumerate(generations, start=len(self._waiting) + 1):
+                generation.put(Queued(position))
+            self._waiting.extend(generations)
             self._work.notify()
         return generations
 
     def _give_back(self, places: "Places") -> None:
         with self._work:
-            self._reserved -= places.count
-            places.count = 0
+            self._reserved.discard(places)
 
     def close(self, grace: float = 0.0) -> None:
         """Take nothing new, give the others `grace` seconds, then end them as "draining"."""
@@ -190,8 +194,7 @@ class Scheduler:
         self._thread.join(10)
         if self._thread.is_alive():  # the engine hangs: its clients must still hear of the end
             with self._work:
-                for generation in [*self._waiting, *(each.generation for each in self._running)]:
-                    generation.put(_SHUTTING_DOWN)
+                self._tell_all(_SHUTTING_DOWN)
 
     def figures(self) -> dict[str, float]:
         """Return what there is to watch: generations, steps, and bytes of keys and values."""
@@ -209,20 +212,24 @@ class Scheduler:
     def idle(self) -> bool:
         """Whether nothing runs, waits or has a place reserved."""
         with self._work:
-            return not self._running and not self._waiting and not self._reserved
+            return not self._busy()
 
     @property
     def healthy(self) -> bool:
         """Whether the engine thread still runs, and none of its steps has hung."""
-        since = self._step_since
-        return self._thread.is_alive() and (not since or time.monotonic() - since < STUCK)
+        return self._thread.is_alive() and not self._watch.stuck
+
+    def _busy(self) -> bool:
+        return bool(self._running or self._waiting or self._reserved)
 
     def _check_room(self, count: int, tokens: int = 0) -> None:
         if self._draining:
             raise Draining
-        free = self._max_batch - len(self._running)
-        queued = sum(len(generation.request.prompt) for generation in self._waiting)
-        if len(self._waiting) + self._reserved + count > self._max_queue + free or (
+        waiting = [each.request for each in self._waiting if not each.request.background]
+        running = sum(not each.generation.request.background for each in self._running)
+        reserved = sum(places.count for places in self._reserved if not places.background)
+        queued = sum(len(request.prompt) for request in waiting)
+        if running + len(waiting) + reserved + count > self.most_at_once or (
             queued and queued + tokens > self._max_queue_tokens
         ):
             ahead = len(self._waiting) + len(self._running)
@@ -234,12 +241,11 @@ class Scheduler:
     def _run(self) -> None:
         try:
             self._loop()
-        except Exception:
+        except BaseException:
             log.exception("the engine thread ended")
             with self._work:
                 self._draining = True  # nothing new is taken; readiness tells that it is over
-                for generation in [*self._waiting, *(each.generation for each in self._running)]:
-                    generation.put(Failed("internal", "the engine failed"))
+                self._tell_all(_ENGINE_FAILED)
         finally:
             self._engine.close()
 
@@ -254,9 +260,30 @@ class Scheduler:
                     return
                 self._drop_ended()
                 self._admit()
-            self._step_since = time.monotonic()
+            self._watch.begin()
             self._step()
-            self._step_since = 0.0
+            self._watch.end()
+
+    def _tell_all(self, last: Failed) -> None:
+        for generation in [*self._waiting, *(each.generation for each in self._running)]:
+            self._tell_end(generation, last)
+
+    def _tell_end(self, generation: Generation, last: Done | Failed) -> None:
+        """Hand over the last event, once; this must not fail for any reason."""
+        for event in (last, _ENGINE_FAILED):
+            try:
+                generation.put(event)
+            except Exception:
+                log.exception("a generation's end could not be told")
+            else:
+                return
+
+    def _observe(self, tell: Callable[..., None], *what: Any) -> None:
+        """Tell the observer, whose own failures are no reason to stop."""
+        try:
+            tell(*what)
+        except Exception:
+            log.exception("the scheduler's observer failed")
 
     def _end_all(self) -> None:
         for running in list(self._running):
@@ -268,10 +295,11 @@ class Scheduler:
     def _drop_ended(self) -> None:
         """Take out what was cancelled or is past its deadline, waiting or running."""
         now = time.monotonic()
-        if any(not generation.request.background for generation in self._waiting):
-            for running in self._running:
-                if running.generation.request.background:
-                    running.generation.cancel()
+        here = [*self._waiting, *(running.generation for running in self._running)]
+        if any(not generation.request.background for generation in here):
+            for generation in here:
+                if generation.request.background:
+                    generation.cancel()
         for running in list(self._running):
             if failure := _failure(running.generation, now):
                 self._leave(running, failure)
@@ -300,39 +328,49 @@ class Scheduler:
             generation = self._first_in_line()
             if generation is None:
                 break
-            request = generation.request
-            capacity = min(len(request.prompt) + request.max_new_tokens, self.max_context)
             try:
-                known = () if request.prompt_logprobs else request.prompt
-                sequence = self._engine.new_sequence(known, capacity)
+                running = self._open(generation)
             except OutOfMemory:
                 if self._running:
                     break  # the first in line waits until others have ended; nobody overtakes it
-                self._refuse(generation, Failed("internal", "there is no memory for this request"))
-                sequence = None
+                self._refuse(generation, _no_memory(generation))
             except Exception:
-                log.exception("the engine could not open a sequence")
-                self._refuse(generation, Failed("internal", "the engine failed"))
-                sequence = None
+                log.exception("a generation could not begin")
+                self._refuse(generation, _ENGINE_FAILED)
+            else:
+                self._running.append(running)
+                self._observe(self.observer.started, running.started - generation.submitted)
             self._waiting.remove(generation)
             admitted = True
-            if sequence is None:
-                continue
-            self.observer.started(time.monotonic() - generation.submitted)
-            self._running.append(
-                _Running(
-                    generation,
-                    sequence,
-                    Sampler(request.sampling, request.prompt, self._never_drawn),
-                    StreamDecoder(self._tokenizer),
-                    StopStrings(request.stop),
-                    started=time.monotonic(),
-                    next=list(request.prompt[sequence.length :]),
-                    cached=sequence.length,
-                )
-            )
         if admitted:
             self._tell_positions()
+
+    def _open(self, generation: Generation) -> _Running:
+        """Open a sequence for a generation, and what draws and decodes its tokens."""
+        request = generation.request
+        capacity = min(len(request.prompt) + request.max_new_tokens, self.max_context)
+        known = () if request.prompt_logprobs else request.prompt
+        sequence = self._engine.new_sequence(known, capacity)
+        try:
+            return _Running(
+                generation,
+                sequence,
+                Sampler(request.sampling, request.prompt, self._never_drawn),
+                StreamDecoder(self._tokenizer),
+                StopStrings(request.stop),
+                started=time.monotonic(),
+                next=list(request.prompt[sequence.length :]),
+                cached=sequence.length,
+            )
+        except BaseException:
+            self._release(sequence)
+            raise
+
+    def _release(self, sequence: EngineSequence) -> None:
+        try:
+            self._engine.release(sequence)
+        except Exception:
+            log.exception("the engine could not release a sequence")
 
     def _first_in_line(self) -> Generation | None:
         """Return whose turn it is: of those who have the fewest companions running, the oldest.
@@ -347,28 +385,33 @@ class Scheduler:
 
     def _tell_positions(self) -> None:
         for position, generation in enumerate(self._waiting, start=1):
-            generation.put(Queued(position))
+            try:
+                generation.put(Queued(position))
+            except Exception:
+                log.exception("a generation could not be told its position")
 
     def _step(self) -> None:
         """Let the engine work once, and hand out what comes of it."""
         batch = list(self._running)
         if not batch:
             return
-        works = [
-            Work(
-                running.sequence,
-                running.next[: self._stride(running)],
-                len(running.next) <= self._stride(running)
-                or running.generation.request.prompt_logprobs,
-            )
-            for running in batch
-        ]
         try:
+            works = [
+                Work(
+                    running.sequence,
+                    running.next[: self._stride(running)],
+                    len(running.next) <= self._stride(running)
+                    or running.generation.request.prompt_logprobs,
+                )
+                for running in batch
+            ]
             results = self._engine.forward(works)
+            if len(results) != len(batch):
+                raise RuntimeError(f"the engine gave {len(results)} results for {len(batch)} works")
         except Exception:
             log.exception("the engine failed in a step of %d sequences", len(batch))
             for running in batch:
-                self._leave(running, Failed("internal", "the engine failed"))
+                self._leave(running, _ENGINE_FAILED)
             return
         self._steps += 1
         self._step_sequences += len(batch)
@@ -377,7 +420,7 @@ class Scheduler:
                 self._advance(running, logits)
             except Exception:
                 log.exception("a sequence could not be continued")
-                self._leave(running, Failed("internal", "the engine failed"))
+                self._leave(running, _ENGINE_FAILED)
 
     def _advance(self, running: _Running, logits: Logits | None) -> None:
         generation, request = running.generation, running.generation.request
@@ -401,7 +444,7 @@ class Scheduler:
         likelihood = self._likelihood(logits, token, request) if asked else None
         running.next = [token]
         if not running.count:
-            self.observer.first_token(time.monotonic() - generation.submitted)
+            self._observe(self.observer.first_token, time.monotonic() - generation.submitted)
         running.count += 1
         ended = token == self._engine.config.eos_token_id
         text, stopped = running.stops.push("" if ended else running.decoder.push(token))
@@ -442,27 +485,29 @@ class Scheduler:
         )
 
     def _leave(self, running: _Running, last: Done | Failed) -> None:
+        """End a generation that has a place; whatever fails meanwhile, its client hears of it.
+
+        It may be called again for one that has left.
+        """
+        self._tell_end(running.generation, last)
+        if running not in self._running:
+            return
         self._running.remove(running)
-        try:
-            self._engine.release(running.sequence)
-        except Exception:
-            log.exception("the engine could not release a sequence")
-        generation = running.generation
-        read = len(generation.request.prompt) if running.decoding_since else 0
-        self.observer.ended(last, read, running.cached, running.count)
-        generation.put(last)
+        self._release(running.sequence)
+        read = len(running.generation.request.prompt) if running.decoding_since else 0
+        self._observe(self.observer.ended, last, read, running.cached, running.count)
 
     def _refuse(self, generation: Generation, failure: Failed) -> None:
         """End a generation that never had a place."""
-        self.observer.ended(failure, 0, 0, 0)
-        generation.put(failure)
+        self._tell_end(generation, failure)
+        self._observe(self.observer.ended, failure, 0, 0, 0)
 
 
 class Places:
     """Places in the queue that are held until their requests are made."""
 
-    def __init__(self, scheduler: Scheduler, count: int) -> None:
-        self.count = count  # that are still held
+    def __init__(self, scheduler: Scheduler, count: int, *, background: bool) -> None:
+        self.count, self.background = count, background
         self._scheduler = scheduler
 
     def fill(self, requests: Sequence[Request]) -> list[Generation]:
@@ -477,6 +522,12 @@ class Places:
 
     def __exit__(self, *_: object) -> None:
         self._scheduler._give_back(self)
+
+
+def _no_memory(generation: Generation) -> Failed:
+    if generation.request.background:
+        return Failed("cancelled", "there is no memory to read ahead")
+    return Failed("internal", "there is no memory for this request")
 
 
 def _failure(generation: Generation, now: float) -> Failed | None:

@@ -78,6 +78,7 @@ class FakeEngine:
         self.before_step: Callable[[], None] = lambda: None
         self.memory: int | None = None  # tokens
         self.remembers = 0  # how many tokens of a prompt it claims to know already
+        self.parts = 0  # of steps, that it claims to have done
         self.closed = threading.Event()
         self.running = threading.Event()
         self.running.set()  # clear it to hold the engine before its next step
@@ -89,6 +90,10 @@ class FakeEngine:
     @property
     def kv_bytes(self) -> tuple[int, int]:
         return 0, 0
+
+    @property
+    def progress(self) -> int:
+        return self.parts
 
     def new_sequence(self, prompt: Sequence[int] = (), capacity: int = 0) -> FakeSequence:
         promised = sum(sequence.capacity for sequence in self.open)

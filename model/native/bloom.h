@@ -92,6 +92,9 @@ BLOOM_API void bloom_engine_free(struct bloom_engine *engine);
 BLOOM_API const char *bloom_engine_isa(const struct bloom_engine *engine);
 BLOOM_API uint64_t bloom_engine_page_size(const struct bloom_engine *engine);
 
+/* A number that changes with each chunk of each phase of a step; from any thread. */
+BLOOM_API uint64_t bloom_progress(const struct bloom_engine *engine);
+
 /* Run one step; works' scores are valid until the next. 0, or -1 for an argument out of range. */
 BLOOM_API int bloom_forward(struct bloom_engine *engine, const struct bloom_work *works,
                             uint32_t count);

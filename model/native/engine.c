@@ -305,6 +305,8 @@ void bloom_engine_free(struct bloom_engine *engine) {
 
 const char *bloom_engine_isa(const struct bloom_engine *engine) { return engine->kernels->name; }
 
+uint64_t bloom_progress(const struct bloom_engine *engine) { return pool_progress(&engine->pool); }
+
 uint64_t bloom_engine_page_size(const struct bloom_engine *engine) {
     const struct bloom_header *h = engine->header;
     return page_size(h->layers, h->heads, h->hidden / h->heads, engine->plain);

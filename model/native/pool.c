@@ -101,7 +101,12 @@ void pool_close(struct pool *pool) {
 
 void pool_run(struct pool *pool, task_fn *task, void *context, size_t chunks) {
     if (chunks < 2 || pool->size < 2) {
-        for (size_t chunk = 0; chunk < chunks; chunk++) task(context, chunk, 0);
+        /* The caller alone writes `alone`: a plain store, not an atomic addition. */
+        uint64_t alone = atomic_load_explicit(&pool->alone, memory_order_relaxed);
+        for (size_t chunk = 0; chunk < chunks; chunk++) {
+            task(context, chunk, 0);
+            atomic_store_explicit(&pool->alone, ++alone, memory_order_relaxed);
+        }
         return;
     }
     if (!pool->started) start_threads(pool);
@@ -118,4 +123,10 @@ void pool_run(struct pool *pool, task_fn *task, void *context, size_t chunks) {
         if (spins < SPINS) pause_briefly();
         else syscall(SYS_sched_yield);
     }
+}
+
+uint64_t pool_progress(const struct pool *pool) {
+    /* Both only grow, so that their sum is never the same again. */
+    return atomic_load_explicit(&pool->ticket, memory_order_relaxed) +
+           atomic_load_explicit(&pool->alone, memory_order_relaxed);
 }

@@ -17,6 +17,7 @@ struct pool {
     _Atomic uint32_t chunks, done;
     _Atomic uint32_t epoch, sleepers; /* epoch is what sleepers wait on */
     _Atomic int stopping;
+    _Atomic uint64_t alone;  /* chunks that the caller did without the others */
     uint32_t phase;
     size_t size;             /* threads, the caller included */
     size_t started;          /* 0 until the first task */
@@ -26,5 +27,7 @@ struct pool {
 int pool_open(struct pool *pool, size_t size); /* starts no thread yet; -1 without memory */
 void pool_close(struct pool *pool);
 void pool_run(struct pool *pool, task_fn *task, void *context, size_t chunks);
+/* A number that changes with each chunk that is begun; from any thread. */
+uint64_t pool_progress(const struct pool *pool);
 
 #endif

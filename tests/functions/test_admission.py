@@ -176,7 +176,7 @@ def test_prompts_that_are_read_at_once_are_bounded(
         thread.start()
     assert one_is_in.wait(20)
     scheduler = generate.service.get().scheduler
-    wait_until(lambda: scheduler._reserved == 3, 5)
+    wait_until(lambda: len(scheduler._reserved) == 3, 5)
     go_on.set()
     for thread in threads:
         thread.join(20)

@@ -9,6 +9,7 @@ import pytest
 from model.generation import Done, Event, Failed, Generation, Prefill, Queued, Request, Token
 from model.sampling import Sampler, SamplingParams
 from model.scheduler import ContextFull, Draining, Overloaded, Scheduler
+from model.watch import STUCK, Watch
 from tests.fakes import FakeEngine, FakeSequence, byte_tokenizer
 
 TOKENIZER = byte_tokenizer()
@@ -365,23 +366,69 @@ def test_what_was_submitted_before_the_start_is_ended_by_a_close() -> None:
     assert fake.closed.is_set()
 
 
-def test_an_engine_that_hangs_while_a_token_is_drawn_is_not_healthy(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("model.scheduler.STUCK", 0.05)
-    drawing, go_on = threading.Event(), threading.Event()
+class Clock:
+    """Time that passes when a test says so."""
 
-    def draw(self: Sampler, logits: object) -> int:
-        drawing.set()
-        go_on.wait(20)
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize("where", ["in the step", "while a token is drawn", "in the observer"])
+def test_an_engine_that_hangs_is_not_healthy_until_it_goes_on(
+    start: Start, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    hanging, go_on, clock, fake = threading.Event(), threading.Event(), Clock(), engine()
+
+    def hang(*_: object) -> int:
+        hanging.set()
+        assert go_on.wait(20)
         return 2
 
-    monkeypatch.setattr(Sampler, "next", draw)
-    scheduler = start(engine())
+    scheduler = start(fake)
+    scheduler._watch = Watch(lambda: fake.progress, signs=lambda _: (None, 0), clock=clock)
+    if where == "in the step":
+        monkeypatch.setattr(fake, "before_step", hang)
+    elif where == "while a token is drawn":
+        monkeypatch.setattr(Sampler, "next", hang)
+    else:
+        monkeypatch.setattr(scheduler.observer, "first_token", hang)
     generation = scheduler.submit(request())
-    assert drawing.wait(20)
-    time.sleep(0.1)
+    assert hanging.wait(20)
+    assert scheduler.healthy
+    clock.now += STUCK - 1
+    assert scheduler.healthy
+    fake.parts += 1  # it was slow, not stuck
+    assert scheduler.healthy
+    clock.now += STUCK - 1
+    assert scheduler.healthy
+    clock.now += 1
     assert not scheduler.healthy
+    go_on.set()
+    finish(generation)
+    assert scheduler.healthy
+
+
+def test_the_real_signs_of_a_thread_that_hangs_do_not_move(start: Start) -> None:
+    hanging, go_on, clock, fake = threading.Event(), threading.Event(), Clock(), engine()
+
+    def hang() -> None:
+        hanging.set()
+        assert go_on.wait(20)
+
+    fake.before_step = hang
+    scheduler = start(fake)
+    scheduler._watch = Watch(lambda: fake.progress, clock=clock)
+    generation = scheduler.submit(request())
+    assert hanging.wait(20)
+
+    def found() -> bool:
+        clock.now += STUCK
+        return not scheduler.healthy
+
+    wait_until(found)  # once the thread has fallen asleep
     go_on.set()
     finish(generation)
     assert scheduler.healthy

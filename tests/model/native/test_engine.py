@@ -255,3 +255,19 @@ def test_engines_that_come_and_go_leave_no_thread_waiting(demo: Path, baked: Bak
 def test_keys_and_values_beyond_all_memory_are_refused(demo: Path, baked: Bake) -> None:
     with pytest.raises(ModelError, match="no room"):
         NativeEngine(baked(demo, 8), kv_bytes=1 << 60)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_progress_moves_with_each_layer_of_a_step_and_only_then(
+    demo: Path, baked: Bake, threads: int
+) -> None:
+    engine = NativeEngine(baked(demo, 8), threads=threads)
+    sequence, seen = engine.new_sequence(), [engine.progress]
+    for tokens in (some_tokens(90), [5], [6]):
+        engine.forward([Work(sequence, tokens)])
+        seen.append(engine.progress)
+        assert engine.progress == seen[-1]
+    grown = [after - before for before, after in pairwise(seen)]
+    assert all(each > 5 * engine.config.layers for each in grown)
+    engine.close()
+    assert engine.progress == 0
