@@ -29,7 +29,8 @@ from typing import Any, Self
 
 from model.baked import BakedModel
 from model.engine import Work
-from model.loader import OURS, default_model
+from model.generation_config import OURS
+from model.loader import default_model
 from model.native_engine import NativeEngine
 from model.sampling import Sampler, SamplingParams
 from model.store import baked_copy

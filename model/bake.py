@@ -23,7 +23,7 @@ from model.baked import KINDS, MAGIC, VERSION, BakedModel, Header, TensorEntry, 
 from model.chat import ChatTemplate
 from model.checkpoint import PREFIX, Checkpoint, TensorInfo
 from model.errors import ModelError
-from model.loader import license_of, model_name, sampling_of
+from model.loader import license_of, model_name
 from model.native import library
 from model.store import is_baked
 from model.tokenizer import Tokenizer
@@ -91,8 +91,8 @@ def bake(
         config = checkpoint.config
         header.vocab_rows, header.hidden = config.vocab_size, config.hidden_size
         header.layers, header.heads = config.layers, config.heads
-        header.max_context, header.eos = config.max_context, config.eos_token_id
-        header.epsilon, header.bits = config.layer_norm_epsilon, bits
+        header.max_context, header.bits = config.max_context, bits
+        header.epsilon = config.layer_norm_epsilon
         return entries
 
     _write(output, tokenizer, write, lambda: _metadata(checkpoint, bits, errors), len(entries))
@@ -192,7 +192,9 @@ def _metadata(checkpoint: Checkpoint, bits: int, errors: list[QuantisationError]
         "parameters": checkpoint.parameters,
         "bits": bits,
         "chat_template": ChatTemplate.open(folder).source,
-        "sampling": asdict(sampling_of(folder)),
+        "eos_token_ids": checkpoint.config.eos_token_ids,
+        "sampling": asdict(checkpoint.generation.sampling),
+        "notes": checkpoint.generation.notes,
         "errors": [asdict(error) for error in errors],
     }
 

@@ -20,7 +20,7 @@ from model.native import library
 
 SUFFIX = ".bloom"
 MAGIC = b"\x89BLOOM\r\n"
-VERSION = 1
+VERSION = 2  # 1 had a single end of a reply, and left much unchecked
 KINDS = (
     ("word_embeddings.high", ""),
     ("word_embeddings.low", ""),
@@ -62,7 +62,7 @@ class Header(ctypes.LittleEndianStructure):
         ("layers", ctypes.c_uint32),
         ("heads", ctypes.c_uint32),
         ("max_context", ctypes.c_uint32),
-        ("eos", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
         ("epsilon", ctypes.c_float),
         ("bits", ctypes.c_uint32),
         ("tensors", ctypes.c_uint32),
@@ -152,6 +152,9 @@ class BakedModel:
         header = self.header
         if not self.bits:
             raise ModelError(f"{self.path} holds only a tokenizer, and no weights")
+        eos = self.metadata.get("eos_token_ids")
+        if not isinstance(eos, list):
+            raise ModelError(f"{self.path} cannot be used: its description is damaged")
         return BloomConfig(
             vocab_size=header.vocab_rows,
             hidden_size=header.hidden,
@@ -159,12 +162,12 @@ class BakedModel:
             heads=header.heads,
             max_context=header.max_context,
             layer_norm_epsilon=header.epsilon,
-            eos_token_id=header.eos,
+            eos_token_ids=tuple(eos),
         )
 
     @cached_property
     def metadata(self) -> Mapping[str, Any]:
-        """What the baker wrote down: name, license, chat template, sampling, errors."""
+        """What the baker wrote down: name, license, ends, chat template, sampling, errors."""
         header = self.header
         data = ctypes.string_at(self.address + header.metadata_offset, header.metadata_size)
         try:

@@ -13,6 +13,7 @@ import jinja2
 import jinja2.sandbox
 
 from model.errors import ModelError
+from model.names import folder_name
 
 # A base BLOOM only continues text, so a chat is written as the transcript of one.
 TRANSCRIPT = (
@@ -67,7 +68,7 @@ class ChatTemplate:
     @classmethod
     def open(cls, folder: Path) -> "ChatTemplate":
         """Read the folder's template, newer form or older; without one, use what suits its name."""
-        suits = INSTRUCTION if folder.resolve().name.lower().startswith("bloomz") else TRANSCRIPT
+        suits = INSTRUCTION if folder_name(folder).lower().startswith("bloomz") else TRANSCRIPT
         path = folder / "chat_template.jinja"
         settings = folder / "tokenizer_config.json"
         try:

@@ -7,12 +7,13 @@ only ever read by torch's restricted unpickler, which builds tensors and refuses
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from model.config import BloomConfig
 from model.errors import ModelError
+from model.generation_config import GenerationConfig
 from model.tokenizer import Tokenizer
 
 PREFIX = "transformer."
@@ -41,6 +42,7 @@ class Checkpoint:
     folder: Path
     config: BloomConfig
     tensors: list[TensorInfo]
+    generation: GenerationConfig
 
     @classmethod
     def open(cls, folder: Path) -> "Checkpoint":
@@ -52,9 +54,11 @@ class Checkpoint:
                 " model.safetensors or pytorch_model.bin, and a baked model is a file NAME.bloom"
             )
         config = BloomConfig.open(folder / "config.json")
+        generation = GenerationConfig.open(folder, config.vocab_size)
+        config = replace(config, eos_token_ids=generation.eos_token_ids)
         tensors = [tensor for path in _weight_files(folder) for tensor in _tensors(path)]
         _check_shapes(folder, config, tensors)
-        return cls(folder, config, tensors)
+        return cls(folder, config, tensors, generation)
 
     @cached_property
     def files(self) -> list[Path]:

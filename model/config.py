@@ -1,18 +1,31 @@
 """The shape of a BLOOM model, read from `config.json` and checked once."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from model.errors import ModelError
+from model.files import read_json, shown
 
-# Older configurations spell some fields otherwise.
+# Names of a field: the later one wins where both are given, as in transformers. A null `n_embed`
+# is as none; any other null is refused.
 _ALIASES = {
     "hidden_size": ("hidden_size", "n_embed"),
     "layers": ("n_layer", "num_hidden_layers"),
     "heads": ("n_head", "num_attention_heads"),
+}
+ARCHITECTURES = ("BloomForCausalLM", "BloomModel")
+# Fields that make transformers load or compute something else, unless they are as given here.
+_UNSUPPORTED = {
+    "apply_residual_connection_post_layernorm": False,
+    "compression_config": None,
+    "configuration_files": None,
+    "fusion_config": None,
+    "is_encoder_decoder": False,
+    "per_layer_config": None,
+    "sliding_window": None,
+    "transformers_weights": None,
 }
 # No BLOOM comes near these; native/file.c has the same ones.
 _LIMITS = {
@@ -35,26 +48,32 @@ class BloomConfig:
     heads: int
     max_context: int = _DEFAULT_CONTEXT  # tokens, prompt and reply together
     layer_norm_epsilon: float = 1e-5
-    eos_token_id: int = 2
+    eos_token_ids: tuple[int, ...] = (2,)  # any of them ends a reply
+    tie_word_embeddings: bool = True  # the output head is the word embedding
 
     def __post_init__(self) -> None:
         for name, limit in _LIMITS.items():
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ModelError(f"{name} must be a positive whole number, not {value!r}")
+                raise ModelError(f"{name} must be a positive whole number, not {shown(value)}")
             if value > limit:
-                raise ModelError(f"{name} is at most {limit} in any BLOOM, not {value}")
+                raise ModelError(f"{name} is at most {limit} in any BLOOM, not {shown(value)}")
         if self.hidden_size % self.heads:
             raise ModelError(
                 f"hidden_size {self.hidden_size} cannot be divided among {self.heads} heads"
             )
         if self.head_size > 1024:
             raise ModelError(f"heads of {self.head_size} numbers are wider than in any BLOOM")
-        eos, epsilon = self.eos_token_id, self.layer_norm_epsilon
-        if not isinstance(eos, int) or not 0 <= eos < self.vocab_size:
-            raise ModelError(f"eos_token_id must be an id of the vocabulary, not {eos!r}")
-        if not isinstance(epsilon, float | int) or not 1e-30 < epsilon < 1:
-            raise ModelError(f"layer_norm_epsilon must be a small number, not {epsilon!r}")
+        for eos in self.eos_token_ids:
+            if type(eos) is not int or not 0 <= eos < self.vocab_size:
+                raise ModelError(f"eos_token_id must be an id of the vocabulary, not {shown(eos)}")
+        epsilon = self.layer_norm_epsilon
+        if not isinstance(epsilon, float) or not 1e-30 < epsilon < 1:
+            raise ModelError(f"layer_norm_epsilon must be a small number, not {shown(epsilon)}")
+        if not isinstance(self.tie_word_embeddings, bool):
+            raise ModelError(
+                f"tie_word_embeddings must be true or false, not {shown(self.tie_word_embeddings)}"
+            )
 
     @property
     def head_size(self) -> int:
@@ -63,15 +82,16 @@ class BloomConfig:
 
     @classmethod
     def open(cls, path: Path) -> "BloomConfig":
-        """Read a `config.json`; `ModelError` when it is missing, damaged or of another model."""
+        """Read a `config.json`; `ModelError` when it is missing, damaged or of another model.
+
+        Its `eos_token_id` is not read: what ends a reply is `GenerationConfig`'s to say.
+        """
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = read_json(path)
         except FileNotFoundError:
             raise ModelError(
                 f"{path} is missing; a checkpoint folder needs a config.json"
             ) from None
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{path} cannot be read as JSON: {error}") from None
         try:
             return cls.from_dict(data)
         except ModelError as error:
@@ -84,23 +104,28 @@ class BloomConfig:
             raise ModelError("expected a JSON object")
         if data.get("model_type") != "bloom":
             raise ModelError(
-                f"expected a BLOOM (model_type 'bloom'), found {data.get('model_type')!r}"
+                f"expected a BLOOM (model_type 'bloom'), found {shown(data.get('model_type'))}"
             )
-        if data.get("apply_residual_connection_post_layernorm"):
-            raise ModelError("apply_residual_connection_post_layernorm is not supported")
+        _check_supported(data)
         found = {}
         for field, names in _ALIASES.items():
-            values = [data[name] for name in names if name in data]
+            values = [
+                data[name]
+                for name in names
+                if name in data and (name != "n_embed" or data[name] is not None)
+            ]
             if not values:
                 raise ModelError(f"the field {names[0]} is missing")
-            found[field] = values[0]
+            found[field] = values[-1]
         if "vocab_size" not in data:
             raise ModelError("the field vocab_size is missing")
+        context = data.get("seq_length")
         return cls(
             vocab_size=data["vocab_size"],
-            max_context=data.get("seq_length", _DEFAULT_CONTEXT),
+            max_context=_DEFAULT_CONTEXT if context is None else context,
             layer_norm_epsilon=data.get("layer_norm_epsilon", 1e-5),
-            eos_token_id=data.get("eos_token_id", 2),
+            eos_token_ids=(),
+            tie_word_embeddings=data.get("tie_word_embeddings", True),
             **found,
         )
 
@@ -123,3 +148,33 @@ class BloomConfig:
         for norm in norms:
             shapes[f"{norm}.weight"] = shapes[f"{norm}.bias"] = (width,)
         return shapes
+
+
+def _check_supported(data: Mapping[str, Any]) -> None:
+    architectures = data.get("architectures")
+    if architectures is not None and not isinstance(architectures, list):
+        raise ModelError(f"architectures must be a list of names, not {shown(architectures)}")
+    for architecture in architectures or ():
+        if architecture not in ARCHITECTURES:
+            raise ModelError(
+                f"the architecture {shown(architecture)} is not supported; only a language model"
+                f" is served: {' or '.join(ARCHITECTURES)}"
+            )
+    if (quantised := data.get("quantization_config")) is not None:
+        raise ModelError(
+            f"quantization_config ({_method(quantised)}) is not supported: weights must be plain"
+            " F32, F16 or BF16; take the model as it was before, which piBLOOM quantises itself"
+        )
+    for field, plain in _UNSUPPORTED.items():
+        if (value := data.get(field, plain)) is not plain:
+            raise ModelError(f"{field} is not supported, and here it is {shown(value)}")
+
+
+def _method(quantised: object) -> str:
+    if isinstance(quantised, Mapping):
+        if method := quantised.get("quant_method"):
+            return str(method)[:80]
+        for flag in ("load_in_8bit", "load_in_4bit"):
+            if quantised.get(flag):
+                return f"bitsandbytes, {flag}"
+    return "of an unknown method"

@@ -1,6 +1,6 @@
 """From a baked file or a checkpoint folder to a model that answers: opened, started and warmed."""
 
-import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +12,17 @@ from model.config import BloomConfig
 from model.engine import Engine
 from model.errors import ModelError
 from model.generation import Done, Failed, Request
+from model.generation_config import OURS, GenerationConfig
+from model.names import folder_name
 from model.sampling import SamplingParams
 from model.scheduler import Scheduler
 from model.store import baked_copy, is_baked
 from model.tokenizer import Tokenizer
 
 ENGINES = ("native", "reference")
-OURS = SamplingParams()
+_LARGEST_VOCABULARY = 1 << 24
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ class _Opened:
     tokenizer: Tokenizer
     chat: ChatTemplate
     sampling: SamplingParams
+    notes: tuple[str, ...]  # what of its defaults is taken otherwise than written
     name: str
     license: str | None
     parameters: int
@@ -102,6 +107,8 @@ def load(
         raise ModelError(f"there is no engine {engine!r}; there is {', '.join(ENGINES)}")
     chat = ChatTemplate.named(chat_template) if chat_template else None
     opened = openers[engine]()
+    for note in opened.notes:
+        log.warning("%s", note)
     runs, config = opened.engine, opened.engine.config
     scheduler = Scheduler(
         runs,
@@ -145,6 +152,7 @@ def _open_native(path: Path, bits: int, threads: int, kv_bytes: int) -> _Opened:
     try:
         chat = ChatTemplate(described["chat_template"])
         sampling = SamplingParams(**described["sampling"])
+        notes = tuple(map(str, described["notes"]))
         name, parameters = str(described["name"]), int(described["parameters"])
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path} cannot be used: its description is damaged ({error})") from None
@@ -153,6 +161,7 @@ def _open_native(path: Path, bits: int, threads: int, kv_bytes: int) -> _Opened:
         tokenizer,
         chat,
         sampling,
+        notes,
         name,
         described.get("license"),
         parameters,
@@ -167,7 +176,7 @@ def _open_reference(folder: Path, dtype: str, device: str) -> _Opened:
         raise ModelError(f"{folder} is baked, and the reference engine reads a checkpoint folder")
     checkpoint = Checkpoint.open(folder)
     tokenizer = checkpoint.tokenizer()
-    chat, sampling = ChatTemplate.open(folder), sampling_of(folder)
+    chat, generation = ChatTemplate.open(folder), checkpoint.generation
     try:
         from model.reference import ReferenceEngine
     except ModuleNotFoundError as error:
@@ -181,7 +190,8 @@ def _open_reference(folder: Path, dtype: str, device: str) -> _Opened:
         engine,
         tokenizer,
         chat,
-        sampling,
+        generation.sampling,
+        generation.notes,
         model_name(folder),
         license_of(folder),
         checkpoint.parameters,
@@ -211,15 +221,7 @@ def sampling_of(path: Path) -> SamplingParams:
             return SamplingParams(**baked.metadata["sampling"])
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"{path} cannot be used: {error}") from None
-    path = path / "generation_config.json"
-    if not path.is_file():
-        return OURS
-    names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
-    try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-        return SamplingParams(**{name: said[name] for name in names if said.get(name) is not None})
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path} cannot be used: {error}") from None
+    return GenerationConfig.open(path, _LARGEST_VOCABULARY).sampling
 
 
 def model_name(path: Path) -> str:
@@ -227,7 +229,7 @@ def model_name(path: Path) -> str:
     if is_baked(path):
         return str(BakedModel(path).metadata.get("name", path.stem))
     demo = path.resolve() == default_model().resolve()
-    return "pibloom-demo" if demo else path.resolve().name
+    return "pibloom-demo" if demo else folder_name(path)
 
 
 def license_of(folder: Path) -> str | None:

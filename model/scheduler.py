@@ -111,7 +111,7 @@ class Scheduler:
         self._engine, self._tokenizer = engine, tokenizer
         self._max_batch, self._max_queue, self._chunk = max_batch, max_queue, prefill_chunk
         self._max_queue_tokens = max_queue_tokens
-        self._never_drawn = NEVER_DRAWN
+        self._never_drawn = NEVER_DRAWN.difference(engine.config.eos_token_ids)
         self._waiting: deque[Generation] = deque()
         self._running: list[_Running] = []
         self._reserved: set[Places] = set()  # for requests that are being made
@@ -446,7 +446,7 @@ class Scheduler:
         if not running.count:
             self._observe(self.observer.first_token, time.monotonic() - generation.submitted)
         running.count += 1
-        ended = token == self._engine.config.eos_token_id
+        ended = token in self._engine.config.eos_token_ids
         text, stopped = running.stops.push("" if ended else running.decoder.push(token))
         full = len(request.prompt) + running.count >= self.max_context
         last = ended or stopped or full or running.count >= request.max_new_tokens

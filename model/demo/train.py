@@ -245,7 +245,13 @@ def write_checkpoint(model: BloomForCausalLM, tokenizer_file: Path, out: Path) -
     (out / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
     (out / "special_tokens_map.json").write_text(json.dumps(special, indent=2) + "\n")
     # A model that learnt tables by heart repeats words of the question, and should.
-    defaults = {"temperature": 0.7, "top_k": 40, "top_p": 0.95, "repetition_penalty": 1.0}
+    defaults = {
+        "eos_token_id": 2,
+        "temperature": 0.7,
+        "top_k": 40,
+        "top_p": 0.95,
+        "repetition_penalty": 1.0,
+    }
     (out / "generation_config.json").write_text(json.dumps(defaults, indent=2) + "\n")
     (out / "chat_template.jinja").write_text(corpus.CHAT_TEMPLATE)
 

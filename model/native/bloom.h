@@ -12,7 +12,7 @@
 
 #define BLOOM_API __attribute__((visibility("default")))
 
-enum { BLOOM_VERSION = 1, BLOOM_GROUP = 64, BLOOM_ROWS = 16, BLOOM_PAGE = 16 };
+enum { BLOOM_VERSION = 2, BLOOM_GROUP = 64, BLOOM_ROWS = 16, BLOOM_PAGE = 16 };
 
 /* How the numbers of a tensor are written; see pack.c for the layouts. */
 enum bloom_format {
@@ -45,7 +45,7 @@ struct bloom_header {
     uint8_t sha256[32];              /* of all bytes from header_size on */
     uint32_t header_size, header_crc; /* crc32 of header_size bytes, this field taken as 0 */
     uint32_t vocab_rows, drawable;   /* rows of the embedding; ids that the tokenizer knows */
-    uint32_t hidden, layers, heads, max_context, eos;
+    uint32_t hidden, layers, heads, max_context, reserved;
     float epsilon;
     uint32_t bits;                   /* 8, 4, or 32 for plain floats; 0: a tokenizer alone */
     uint32_t tensors;

@@ -113,7 +113,7 @@ static int check(struct bloom_file *file, uint64_t size, char *error, size_t err
         h->heads < 1 || h->heads > h->hidden || h->hidden % h->heads ||
         h->hidden / h->heads > 1024 || h->layers < 1 || h->layers > 1024 ||
         h->vocab_rows < 1 || h->vocab_rows > 1 << 24 || h->drawable < 1 || h->drawable > h->vocab_rows ||
-        h->max_context < 1 || h->max_context > 1 << 20 || h->eos >= h->vocab_rows ||
+        h->max_context < 1 || h->max_context > 1 << 20 ||
         !(h->epsilon > 0 && h->epsilon < 1))
         return refuse(error, error_size, "its header describes no BLOOM that can be run");
     return check_tensors(file, error, error_size);

@@ -1,0 +1,15 @@
+"""What a checkpoint folder is called."""
+
+from pathlib import Path
+
+
+def folder_name(folder: Path) -> str:
+    """Return a folder's name; in the hub's own cache, where it is a hash, the model's.
+
+    `models--org--name/snapshots/HASH` is `name`, also by way of a link.
+    """
+    for path in (folder.absolute(), folder.resolve()):
+        # Below a snapshot's folder there is no other checkpoint, so only the direct parent counts.
+        if path.parent.name == "snapshots" and path.parent.parent.name.startswith("models--"):
+            return path.parent.parent.name.removeprefix("models--").split("--", 1)[-1]
+    return folder.resolve().name or "model"
