@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import msgspec
 
@@ -63,6 +63,15 @@ OLLAMA_ERROR: dict[str, Any] = {
 }
 _ERRORS = {"v1": "OpenAIError", "api": "OllamaError"}  # by the first part of a path
 EVENTS, LINES = "text/event-stream", "application/x-ndjson"
+_STREAMS: dict[str, dict[str, Any]] = {
+    EVENTS: {
+        "schema": {
+            "type": "string",
+            "description": "server-sent events, each with JSON as its data",
+        }
+    },
+    LINES: {"schema": {"type": "string", "description": "JSON, an object a line"}},
+}
 # What any request may be answered with, and what those with a body, and those that generate, too.
 _ALWAYS = {400: "not HTTP", 401: "no key, or a wrong one", 500: "the server failed"}
 _WITH_BODY = {
@@ -92,6 +101,7 @@ class Operation:
     path: str
     summary: str
     body: Any = None  # the msgspec type of its JSON
+    answer: Any = None  # the type of its answer's JSON; None: only its media type is told
     generates: bool = False
     streams: str = ""  # the media type of a stream, where one can be asked for
     media: str = "application/json"
@@ -102,9 +112,10 @@ class Operation:
 
 def document(name: str, operations: Sequence[Operation]) -> dict[str, Any]:
     """Return the document of one function."""
-    bodies = [operation.body for operation in operations if operation.body is not None]
+    types = {each for op in operations for each in (op.body, op.answer) if each is not None}
     _, components = msgspec.json.schema_components(
-        bodies, ref_template="#/components/schemas/{name}"
+        sorted(types, key=lambda each: str(each.__name__)),
+        ref_template="#/components/schemas/{name}",
     )
     schemes = {
         "key": {"type": "http", "scheme": "bearer"},
@@ -140,8 +151,10 @@ def _described(operation: Operation) -> dict[str, Any]:
     if operation.missing:
         statuses[404] = "there is no such thing"
     media: dict[str, Any] = {operation.media: {}}
+    if operation.answer is not None:
+        media[operation.media] = {"schema": _named(operation.answer)}
     if operation.streams:
-        media[operation.streams] = {}
+        media[operation.streams] = _STREAMS[operation.streams]
     name = _ERRORS.get(operation.path.split("/")[1], "Error")
     if name != "Error" and (wrong := statuses.pop(422, "")):
         statuses[400] += f", or {wrong}"
@@ -153,10 +166,9 @@ def _described(operation: Operation) -> dict[str, Any]:
             responses[str(status)]["headers"] = _RETRY_AFTER
     found: dict[str, Any] = {"summary": operation.summary, "responses": responses}
     if operation.body is not None:
-        schema = {"$ref": f"#/components/schemas/{operation.body.__name__}"}
         found["requestBody"] = {
             "required": not operation.optional_body,
-            "content": {"application/json": {"schema": schema}},
+            "content": {"application/json": {"schema": _named(operation.body)}},
         }
     parameters: list[dict[str, Any]] = [_TIMEOUT] if operation.generates else []
     if "{" in operation.path:
@@ -169,10 +181,19 @@ def _described(operation: Operation) -> dict[str, Any]:
     return found
 
 
+def _named(type_: Any) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{type_.__name__}"}
+
+
+class Status(TypedDict):
+    """How a process is."""
+
+    status: str
+
+
 COMMON = (
-    Operation("GET", "/", "What is served"),
-    Operation("GET", "/healthz", "Whether the process lives"),
-    Operation("GET", "/readyz", "Whether it would answer", may_wait=True),
+    Operation("GET", "/healthz", "Whether the process lives", answer=Status),
+    Operation("GET", "/readyz", "Whether it would answer", answer=Status, may_wait=True),
     Operation("GET", "/metrics", "For Prometheus", media="text/plain"),
     Operation("GET", "/openapi.json", "This document"),
 )

@@ -18,7 +18,7 @@ from flask import Response, current_app
 from msgspec import Meta
 
 from functions import __version__, errors, openapi, sse
-from functions.generate import jobs, ollama, openai, responses
+from functions.generate import answers, jobs, ollama, openai, responses
 from functions.generate.figures import Figures
 from functions.http import (
     Routes,
@@ -313,14 +313,27 @@ def get_document(request: HttpRequest) -> Response:
 
 
 OPERATIONS = (
-    Operation("POST", "/", "Generate", GenerateBody, generates=True, streams=openapi.EVENTS),
-    Operation("POST", "/chat/", "Answer one message", ChatBody, generates=True),
-    Operation("POST", "/warm", "Wake up", WarmBody, generates=True, optional_body=True),
+    Operation(
+        "POST",
+        "/",
+        "Generate",
+        GenerateBody,
+        answers.Generated,
+        generates=True,
+        streams=openapi.EVENTS,
+    ),
+    Operation(
+        "POST", "/chat/", "Answer one message", ChatBody, answers.OlderAnswer, generates=True
+    ),
+    Operation(
+        "POST", "/warm", "Wake up", WarmBody, answers.Warmed, generates=True, optional_body=True
+    ),
     Operation(
         "POST",
         "/v1/completions",
         "Continue prompts, as OpenAI does",
         openai.CompletionBody,
+        answers.Completion,
         generates=True,
         streams=openapi.EVENTS,
     ),
@@ -329,6 +342,7 @@ OPERATIONS = (
         "/v1/chat/completions",
         "Answer a conversation, as OpenAI does",
         openai.ChatCompletionBody,
+        answers.ChatCompletion,
         generates=True,
         streams=openapi.EVENTS,
     ),
@@ -337,6 +351,7 @@ OPERATIONS = (
         "/v1/responses",
         "Answer a conversation, as OpenAI's newer route does",
         responses.ResponseBody,
+        answers.ModelResponse,
         generates=True,
         streams=openapi.EVENTS,
     ),
@@ -345,6 +360,7 @@ OPERATIONS = (
         "/api/chat",
         "Answer a conversation, as Ollama does",
         ollama.OllamaChatBody,
+        answers.OllamaChat,
         generates=True,
         streams=openapi.LINES,
     ),
@@ -353,17 +369,42 @@ OPERATIONS = (
         "/api/generate",
         "Answer a prompt, as Ollama does",
         ollama.OllamaGenerateBody,
+        answers.OllamaGenerated,
         generates=True,
         streams=openapi.LINES,
     ),
     Operation(
-        "POST", "/api/show", "The one model, as Ollama does", ollama.ShowBody, generates=True
+        "POST",
+        "/api/show",
+        "The one model, as Ollama does",
+        ollama.ShowBody,
+        answers.OllamaShown,
+        generates=True,
     ),
-    Operation("GET", "/api/tags", "The one model, as Ollama does", may_wait=True),
-    Operation("GET", "/api/ps", "The one model, once it is loaded"),
-    Operation("GET", "/api/version", "The release of Ollama that /api follows"),
-    Operation("GET", "/v1/models", "The one model", may_wait=True),
-    Operation("GET", "/v1/models/{name}", "The one model", may_wait=True, missing=True),
+    Operation(
+        "GET",
+        "/api/tags",
+        "The one model, as Ollama does",
+        answer=answers.OllamaModels,
+        may_wait=True,
+    ),
+    Operation("GET", "/api/ps", "The one model, once it is loaded", answer=answers.OllamaModels),
+    Operation(
+        "GET",
+        "/api/version",
+        "The release of Ollama that /api follows",
+        answer=answers.OllamaVersion,
+    ),
+    Operation("GET", "/v1/models", "The one model", answer=answers.ModelList, may_wait=True),
+    Operation(
+        "GET",
+        "/v1/models/{name}",
+        "The one model",
+        answer=answers.ModelCard,
+        may_wait=True,
+        missing=True,
+    ),
+    Operation("GET", "/", "What is served", answer=answers.Root),
     *openapi.COMMON,
 )
 

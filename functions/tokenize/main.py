@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypedDict
 
 import msgspec
 from flask import Request, Response, current_app
@@ -31,7 +31,7 @@ from functions.http import (
 )
 from functions.metrics import Registry
 from functions.openapi import Operation
-from functions.service import Service
+from functions.service import Service, State
 from functions.settings import Settings
 from model.loader import model_name
 from model.tokenizer import Spans, Tokenizer
@@ -194,9 +194,41 @@ def get_root(request: Request) -> Response:
     )
 
 
+class Tokens(TypedDict):
+    """A text's tokens; offsets are in characters: a token's first, and the one past its last."""
+
+    ids: list[int]
+    pieces: list[str]
+    offsets: list[tuple[int, int]]
+    count: int
+
+
+class Text(TypedDict):
+    """What tokens say."""
+
+    text: str
+
+
+class Vocabulary(TypedDict):
+    """The model whose tokenizer this is."""
+
+    name: str
+    vocab_size: int
+
+
+class Root(TypedDict):
+    """What is served; `model` is null until it is loaded."""
+
+    service: Literal["tokenize"]
+    version: str
+    state: State
+    model: Vocabulary | None
+
+
 OPERATIONS = (
-    Operation("POST", "/", "Split a text", TokenizeBody),
-    Operation("POST", "/detokenize", "Join tokens", DetokenizeBody),
+    Operation("POST", "/", "Split a text", TokenizeBody, Tokens),
+    Operation("POST", "/detokenize", "Join tokens", DetokenizeBody, Text),
+    Operation("GET", "/", "What is served", answer=Root),
     *openapi.COMMON,
 )
 
