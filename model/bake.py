@@ -5,15 +5,19 @@ memory. The file grows under a temporary name and gets its own when it is whole 
 """
 
 import ctypes
+import fcntl
+import glob
 import hashlib
 import json
 import math
 import mmap
 import os
 import secrets
+import signal
+import threading
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -25,7 +29,7 @@ from model.checkpoint import PREFIX, Checkpoint, TensorInfo
 from model.errors import ModelError
 from model.loader import license_of, model_name
 from model.native import library
-from model.store import is_baked
+from model.store import PARTIAL, is_baked, remove_abandoned
 from model.tokenizer import Tokenizer
 from model.vocabulary import compile_vocabulary
 
@@ -127,9 +131,9 @@ def _write(
     header_size = (
         -(-(ctypes.sizeof(Header) + tensors * ctypes.sizeof(TensorEntry)) // _PAGE) * _PAGE
     )
-    partial = output.with_name(f"{output.name}.{secrets.token_hex(4)}.partial")
+    remove_abandoned(output.parent.glob(f"{glob.escape(output.name)}.*{PARTIAL}"))
     try:
-        with partial.open("x+b") as file:
+        with _partial(output) as (partial, file):
             header = Header(version=VERSION, byte_order=0x01020304, header_size=header_size)
             header.magic[:] = MAGIC
             file.write(bytes(header_size))
@@ -143,13 +147,59 @@ def _write(
             file.write(described)
             header.file_size = file.tell()
             _seal(file, header, entries)
-        BakedModel(partial)  # what could not be opened must not take the name
-        partial.replace(output)
+            BakedModel(partial)  # what could not be opened must not take the name
+            partial.replace(output)
         _sync_folder(output.parent)
     except OSError as error:
-        raise ModelError(f"{output} cannot be written: {error.strerror or error}") from None
+        raise ModelError(f"{output} cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def _partial(output: Path) -> Iterator[tuple[Path, IO[bytes]]]:
+    """Open a file beside the output to write to, locked for as long as it is; then delete it.
+
+    A process that is killed leaves it without a lock, and the next bake deletes it.
+    """
+    with _unwinding_signals():
+        partial, file = _create_locked(output)
+        try:
+            with file:
+                yield partial, file
+        finally:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+
+
+def _create_locked(output: Path) -> tuple[Path, IO[bytes]]:
+    while True:
+        partial = output.with_name(f"{output.name}.{secrets.token_hex(4)}{PARTIAL}")
+        file = partial.open("x+b")
+        with suppress(OSError):  # some network file systems know no locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if partial.exists():
+            return partial, file
+        file.close()  # another bake took it for abandoned before it was locked
+
+
+@contextmanager
+def _unwinding_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the process by way of an exception, so that it leaves no file."""
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's; what it leaves is deleted by the next bake
+        return
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    taken = [each for each in numbers if signal.getsignal(each) is signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, end)
+    try:
+        yield
     finally:
-        partial.unlink(missing_ok=True)
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _seal(file: IO[bytes], header: Header, entries: list[TensorEntry]) -> None:

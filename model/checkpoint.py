@@ -47,16 +47,11 @@ class Checkpoint:
     @classmethod
     def open(cls, folder: Path) -> "Checkpoint":
         """Read the folder's headers; `ModelError` names the file and what was expected of it."""
-        if not folder.is_dir():
-            problem = "is no folder" if folder.exists() else "is not there"
-            raise ModelError(
-                f"{folder} {problem}; a checkpoint is a folder with config.json, tokenizer.json and"
-                " model.safetensors or pytorch_model.bin, and a baked model is a file NAME.bloom"
-            )
+        check_folder(folder)
         config = BloomConfig.open(folder / "config.json")
         generation = GenerationConfig.open(folder, config.vocab_size)
         config = replace(config, eos_token_ids=generation.eos_token_ids)
-        tensors = [tensor for path in _weight_files(folder) for tensor in _tensors(path)]
+        tensors = [tensor for path in weight_files(folder) for tensor in _tensors(path)]
         _check_shapes(folder, config, tensors)
         return cls(folder, config, tensors, generation)
 
@@ -88,7 +83,18 @@ class Checkpoint:
         return tokenizer
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def check_folder(folder: Path) -> None:
+    """Refuse a path that is no folder."""
+    if not folder.is_dir():
+        problem = "is no folder" if folder.exists() else "is not there"
+        raise ModelError(
+            f"{folder} {problem}; a checkpoint is a folder with config.json, tokenizer.json and"
+            " model.safetensors or pytorch_model.bin, and a baked model is a file NAME.bloom"
+        )
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files that hold a checkpoint's weights; `ModelError` when there are none."""
     for name in _WEIGHT_FILES:
         index = folder / f"{name}.index.json"
         if index.is_file():
