@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from model.baked import KINDS, MAGIC, VERSION, BakedModel, Header, TensorEntry, tensor_name
-from model.chat import ChatTemplate
+from model.chat import ChatSource
 from model.checkpoint import PREFIX, Checkpoint, TensorInfo
 from model.errors import ModelError
 from model.loader import license_of, model_name
@@ -236,12 +236,15 @@ def _align(file: IO[bytes], step: int) -> int:
 
 def _metadata(checkpoint: Checkpoint, bits: int, errors: list[QuantisationError]) -> dict[str, Any]:
     folder = checkpoint.folder
+    chat = ChatSource.read(folder)
     return {
         "name": model_name(folder),
         "license": license_of(folder),
         "parameters": checkpoint.parameters,
         "bits": bits,
-        "chat_template": ChatTemplate.open(folder).source,
+        "chat_template": chat.template,
+        "chat_tokens": dict(chat.tokens),
+        "chat_problem": chat.problem,
         "eos_token_ids": checkpoint.config.eos_token_ids,
         "sampling": asdict(checkpoint.generation.sampling),
         "notes": checkpoint.generation.notes,

@@ -1,19 +1,24 @@
 """Turning a conversation into a prompt: the checkpoint's chat template, or one that suits BLOOM.
 
-Templates are Jinja, as the hub ships them, and run in a sandbox: they are part of a download.
-What a message says is put into the template as it is; a tokenizer then reads a special token such
-as `</s>` in it as one, as it does in any prompt.
+Templates are Jinja, as the hub ships them. They are part of a download, so they run in a sandbox
+that bounds their time and memory (`model.sandbox`). What a message says is put into the template
+as it is; a tokenizer then reads a special token such as `</s>` in it as one, as it does in any
+prompt.
 """
 
-import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from typing import Any
 
-import jinja2
-import jinja2.sandbox
+from jinja2 import TemplateError
 
 from model.errors import ModelError
 from model.names import folder_name
+from model.sandbox import SOURCE_CHARACTERS, Environment, RefusedError, metered
+from model.special import SETTINGS, named_tokens, read_object, special_settings, token_text
 
 # A base BLOOM only continues text, so a chat is written as the transcript of one.
 TRANSCRIPT = (
@@ -26,10 +31,48 @@ INSTRUCTION = (
     "{% for message in messages %}{{ message.content }}{{ '' if loop.last else '\n' }}{% endfor %}"
 )
 TEMPLATES = {"transcript": TRANSCRIPT, "instruction": INSTRUCTION}
+TOKENS = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
+
+_FILE = "chat_template.jinja"
+_MORE_FILES = "additional_chat_templates"
+_OVERRIDE = "PIBLOOM_CHAT_TEMPLATE can name another"
+# What a template is tried on. The words must be found again in what it writes.
+_ASKS, _SAYS, _GOES_ON = "first question 7q1", "some answer 7a1", "second question 7q2"
+_QUESTION = {"role": "user", "content": _ASKS}
+_ANSWER = {"role": "assistant", "content": _SAYS}
+_NEXT = {"role": "user", "content": _GOES_ON}
+_SAMPLES = (
+    (_QUESTION,),
+    (_QUESTION, _ANSWER, _NEXT),
+    ({"role": "system", "content": "some instruction 7s1"}, _QUESTION),
+)
 
 
 class ChatError(ValueError):
     """Messages that the template refuses, such as a role that it does not know."""
+
+
+@dataclass(frozen=True)
+class ChatSource:
+    """A checkpoint's chat template, before it is known whether it can be used."""
+
+    template: str | None  # None: it could not be read
+    tokens: Mapping[str, str] = field(default_factory=lambda: TOKENS)  # bos_token and its like
+    problem: str = ""  # why it could not be read
+
+    @classmethod
+    def read(cls, folder: Path) -> "ChatSource":
+        """Read a folder's template where `transformers` looks, or take what suits its name."""
+        try:
+            tokens = named_tokens(special_settings(folder))
+            template = _read_template(folder)
+            if "pad_token" in template and "pad_token" not in tokens:
+                padding = read_object(folder / "tokenizer.json").get("padding")
+                if isinstance(padding, dict) and "pad_token" in padding:
+                    tokens["pad_token"] = token_text(padding["pad_token"], "pad_token")
+            return cls(template, tokens)
+        except ModelError as error:
+            return cls(None, problem=str(error))
 
 
 class ChatTemplate:
@@ -38,71 +81,175 @@ class ChatTemplate:
     `stop` holds the strings that end a reply: where the template would let the user speak.
     """
 
-    def __init__(self, source: str = TRANSCRIPT) -> None:
-        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True
-        )
-        environment.globals["raise_exception"] = _refuse  # templates of the hub call it
+    def __init__(
+        self,
+        source: str = TRANSCRIPT,
+        tokens: Mapping[str, str] = TOKENS,
+        hidden: Collection[str] = tuple(TOKENS.values()),
+    ) -> None:
+        """Compile a template and try it on sample chats; `ModelError` when it cannot be used.
+
+        `tokens` are what it may write by name, such as `bos_token`; `hidden` the texts of tokens
+        that a reply does not show.
+        """
+        self.source, self._tokens = source, dict(tokens)
+        if len(source) > SOURCE_CHARACTERS:
+            raise ModelError(f"the chat template has more than {SOURCE_CHARACTERS:,} characters")
         try:
-            self._template = environment.from_string(source)
-            self.source = source
-            before, _, _ = self.render([{"role": "user", "content": "\0"}]).partition("\0")
-        except (jinja2.TemplateError, ChatError, TypeError) as error:
-            raise ModelError(f"the chat template cannot be used: {error}") from None
-        speaker = before.strip()
-        self.stop: tuple[str, ...] = ("\n" + speaker,) if speaker else ()
+            with metered():
+                self._template = _environment().from_string(source)
+        except Exception as error:
+            raise ModelError(f"the chat template cannot be used: {_said(error)}") from None
+        alone, talk, _ = (self._try(sample) for sample in _SAMPLES)
+        if alone == "" or not any((alone, talk)):
+            raise ModelError("the chat template cannot be used: it writes no prompt for a message")
+        self.stop = _stops(talk or "", self._try(_SAMPLES[1][:2], asks=False) or "", hidden)
 
     @classmethod
-    def named(cls, name: str) -> "ChatTemplate":
+    def named(
+        cls,
+        name: str,
+        tokens: Mapping[str, str] = TOKENS,
+        hidden: Collection[str] = tuple(TOKENS.values()),
+    ) -> "ChatTemplate":
         """Take one of `TEMPLATES`, or a file."""
         if name in TEMPLATES:
-            return cls(TEMPLATES[name])
+            return cls(TEMPLATES[name], tokens, hidden)
         try:
-            return cls(Path(name).expanduser().read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            source = _read_text(Path(name).expanduser())
+        except ModelError as error:
             known = ", ".join(TEMPLATES)
-            raise ModelError(
-                f"{name} is no chat template ({known}) and cannot be read as a file: {error}"
-            ) from None
+            raise ModelError(f"{name} is no chat template ({known}): {error}") from None
+        try:
+            return cls(source, tokens, hidden)
+        except ModelError as error:
+            raise ModelError(f"{name}: {error}") from None
+
+    @classmethod
+    def of(
+        cls, source: ChatSource, hidden: Collection[str] = tuple(TOKENS.values())
+    ) -> "ChatTemplate":
+        """Use a checkpoint's own template; the error says how to take another."""
+        try:
+            if source.template is None:
+                raise ModelError(source.problem)
+            return cls(source.template, source.tokens, hidden)
+        except ModelError as error:
+            raise ModelError(f"{error}; {_OVERRIDE}") from None
 
     @classmethod
     def open(cls, folder: Path) -> "ChatTemplate":
-        """Read the folder's template, newer form or older; without one, use what suits its name."""
-        suits = INSTRUCTION if folder_name(folder).lower().startswith("bloomz") else TRANSCRIPT
-        path = folder / "chat_template.jinja"
-        settings = folder / "tokenizer_config.json"
-        try:
-            if path.is_file():
-                return cls(path.read_text(encoding="utf-8"))
-            if not settings.is_file():
-                return cls(suits)
-            path = settings
-            source = json.loads(settings.read_text(encoding="utf-8")).get("chat_template")
-        except (OSError, ValueError, AttributeError) as error:
-            raise ModelError(f"{path} cannot be read: {error}") from None
-        match source:
-            case None:
-                return cls(suits)
-            case str():
-                return cls(source)
-            case [*named]:
-                for entry in named:
-                    if isinstance(entry, dict) and entry.get("name") == "default":
-                        return cls(str(entry.get("template")))
-        raise ModelError(f"{settings}: chat_template is neither a text nor has one named default")
+        """Read the folder's template; without one, use what suits its name."""
+        return cls.of(ChatSource.read(folder))
 
-    def render(self, messages: Sequence[Mapping[str, str]]) -> str:
+    def render(self, messages: Sequence[Mapping[str, str | None]]) -> str:
         """Write the prompt whose continuation is the assistant's next message.
 
-        Raises `ChatError` when the template refuses the messages.
+        Raises `ChatError` when the template refuses the messages, or fails with them.
         """
         try:
-            return self._template.render(
-                messages=messages, add_generation_prompt=True, bos_token="<s>", eos_token="</s>"
-            )
-        except (jinja2.TemplateError, TypeError) as error:
-            raise ChatError(f"the model's chat template refuses these messages: {error}") from None
+            return self._render(messages)
+        except Exception as error:
+            raise ChatError(
+                f"the model's chat template refuses these messages: {_said(error)}"
+            ) from None
+
+    def _render(self, messages: Sequence[Mapping[str, str | None]], asks: bool = True) -> str:
+        given = [
+            {key: value for key, value in message.items() if value is not None}
+            for message in messages
+        ]
+        variables: dict[str, Any] = self._tokens | {
+            "messages": given,
+            "tools": None,
+            "documents": None,
+            "add_generation_prompt": asks,
+        }
+        with metered(sum(len(value) for message in given for value in message.values())):
+            text = self._template.render(variables)
+        text.encode()  # half of a surrogate pair is no text
+        return text
+
+    def _try(self, messages: Sequence[Mapping[str, str]], asks: bool = True) -> str | None:
+        """Render a sample chat; None when the template refuses it, as it may."""
+        try:
+            return self._render(messages, asks)
+        except RefusedError:
+            return None
+        except Exception as error:
+            raise ModelError(f"the chat template cannot be used: {_said(error)}") from None
 
 
-def _refuse(message: str) -> None:
-    raise jinja2.TemplateError(message)
+@cache
+def _environment() -> Environment:
+    return Environment()
+
+
+def _said(error: Exception) -> str:
+    """Return what an error says, or its name; a template can make it of any length."""
+    said = " ".join(str(error).split()) if isinstance(error, TemplateError) else repr(error)
+    return said[:300] or type(error).__name__
+
+
+def _read_text(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8") as file:
+            text = file.read(SOURCE_CHARACTERS + 1)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {error}") from None
+    if len(text) > SOURCE_CHARACTERS:
+        raise ModelError(f"{path} has more than {SOURCE_CHARACTERS:,} characters")
+    return text
+
+
+def _read_template(folder: Path) -> str:
+    """Find the template: in files of its own, or else among the tokenizer's settings."""
+    files = {path.stem: path for path in sorted((folder / _MORE_FILES).glob("*.jinja"))}
+    if (folder / _FILE).is_file():
+        files = {"default": folder / _FILE} | files
+    found: object = {name: _read_text(path) for name, path in files.items()}
+    if not found:
+        found = read_object(folder / SETTINGS).get("chat_template")
+    if isinstance(found, list):
+        try:
+            found = {each["name"]: each["template"] for each in found}
+        except (TypeError, KeyError):
+            raise ModelError(
+                f"{folder / SETTINGS}: chat_template is a list, but not of names and templates"
+            ) from None
+    if isinstance(found, dict):
+        if "default" not in found:
+            names = ", ".join(map(str, found))
+            raise ModelError(f"{folder} has chat templates ({names}), but no default one")
+        found = found["default"]
+    if found is None:
+        suits_instructions = folder_name(folder).lower().startswith("bloomz")
+        return INSTRUCTION if suits_instructions else TRANSCRIPT
+    if not isinstance(found, str):
+        raise ModelError(f"{folder / SETTINGS}: chat_template is no text")
+    return found
+
+
+def _stops(talk: str, said: str, hidden: Collection[str]) -> tuple[str, ...]:
+    """Find what ends a reply: that which stands between an answer and the next question.
+
+    `talk` is a conversation as the template writes it, and `said` one that ends with the answer.
+    A token that replies do not show ends one by itself. What else is written there can be told
+    from an answer when it is a line of its own, or no mere word.
+    """
+    _, answered, rest = talk.partition(_SAYS)
+    between, asked, _ = rest.partition(_GOES_ON)
+    if not (answered and asked):
+        return ()
+    tokens = [token for token in sorted(hidden, key=len, reverse=True) if token]
+    pattern = "|".join(map(re.escape, tokens)) or "(?!)"
+    stops = re.findall(pattern, between)
+    *before, last = re.split(pattern, between)
+    end = said.partition(_SAYS)[2].strip()  # of an answer with which the conversation ends
+    if not before:
+        stops.append(between.rstrip())
+        if end and between.strip().startswith(end) and end != between.strip():
+            stops.append(end)
+    elif last.strip() and (last[0] == "\n" or not last.strip().replace("_", "").isalnum()):
+        stops.append(last.rstrip() if last[0] == "\n" else "\n" + last.strip())
+    return tuple(dict.fromkeys(stop for stop in stops if stop.strip()))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from model.baked import BakedModel
-from model.chat import ChatTemplate
+from model.chat import TOKENS, ChatSource, ChatTemplate
 from model.config import BloomConfig
 from model.engine import Engine
 from model.errors import ModelError
@@ -65,7 +65,7 @@ class _Opened:
 
     engine: Engine[Any]
     tokenizer: Tokenizer
-    chat: ChatTemplate
+    chat: ChatSource
     sampling: SamplingParams
     notes: tuple[str, ...]  # what of its defaults is taken otherwise than written
     name: str
@@ -105,10 +105,10 @@ def load(
     }
     if engine not in openers:
         raise ModelError(f"there is no engine {engine!r}; there is {', '.join(ENGINES)}")
-    chat = ChatTemplate.named(chat_template) if chat_template else None
     opened = openers[engine]()
     for note in opened.notes:
         log.warning("%s", note)
+    chat = _chat(opened, chat_template)
     runs, config = opened.engine, opened.engine.config
     scheduler = Scheduler(
         runs,
@@ -137,7 +137,7 @@ def load(
         heads=config.heads,
         license=opened.license,
     )
-    return Model(config, opened.tokenizer, chat or opened.chat, scheduler, info, opened.sampling)
+    return Model(config, opened.tokenizer, chat, scheduler, info, opened.sampling)
 
 
 def _open_native(path: Path, bits: int, threads: int, kv_bytes: int) -> _Opened:
@@ -150,7 +150,11 @@ def _open_native(path: Path, bits: int, threads: int, kv_bytes: int) -> _Opened:
     if tokenizer.size != baked.drawable:
         raise ModelError(f"{path} cannot be used: its tokenizer is not the one of its weights")
     try:
-        chat = ChatTemplate(described["chat_template"])
+        chat = ChatSource(
+            described["chat_template"],
+            dict(described.get("chat_tokens", TOKENS)),
+            str(described.get("chat_problem", "")),
+        )
         sampling = SamplingParams(**described["sampling"])
         notes = tuple(map(str, described["notes"]))
         name, parameters = str(described["name"]), int(described["parameters"])
@@ -176,7 +180,7 @@ def _open_reference(folder: Path, dtype: str, device: str) -> _Opened:
         raise ModelError(f"{folder} is baked, and the reference engine reads a checkpoint folder")
     checkpoint = Checkpoint.open(folder)
     tokenizer = checkpoint.tokenizer()
-    chat, generation = ChatTemplate.open(folder), checkpoint.generation
+    chat, generation = ChatSource.read(folder), checkpoint.generation
     try:
         from model.reference import ReferenceEngine
     except ModuleNotFoundError as error:
@@ -197,6 +201,13 @@ def _open_reference(folder: Path, dtype: str, device: str) -> _Opened:
         checkpoint.parameters,
         checkpoint.size_bytes,
     )
+
+
+def _chat(opened: _Opened, named: str) -> ChatTemplate:
+    """Use the template that the setting names, or else the model's own."""
+    if named:
+        return ChatTemplate.named(named, opened.chat.tokens)
+    return ChatTemplate.of(opened.chat)
 
 
 def _warm(scheduler: Scheduler, tokenizer: Tokenizer) -> None:
