@@ -1,4 +1,4 @@
-"""What is taken of `generation_config.json` and `config.json`, against transformers' own reading."""
+"""What is taken of `generation_config.json` and `config.json`, against transformers' reading."""
 
 import json
 import shutil
