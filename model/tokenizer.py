@@ -62,6 +62,7 @@ class Tokenizer:
         if problem := _c().bloom_tokenizer_check(address, size):
             raise ModelError(f"the tokenizer cannot be used: {problem.decode()}")
         self.size: int = ctypes.c_uint32.from_address(address + 8).value
+        self.hidden: dict[str, int] = dict(SPECIAL)  # special tokens' texts: replies lack them
 
     @classmethod
     def from_bytes(cls, compiled: bytes) -> "Tokenizer":
