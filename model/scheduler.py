@@ -86,9 +86,9 @@ class _Running:
     stops: StopStrings
     started: float
     next: list[int]  # what the engine has not seen yet: the rest of the prompt, or the last token
+    ends: frozenset[int]  # tokens that end it, and are not shown
     decoding_since: float = 0.0  # 0 while the prompt is being read
     text: list[str] = field(default_factory=list)
-    ends: frozenset[int] = frozenset()  # tokens that end it, and are not shown
     count: int = 0
     cached: int = 0  # tokens of the prompt that the engine knew already
 
@@ -361,6 +361,7 @@ class Scheduler:
                 StopStrings(request.stop),
                 started=time.monotonic(),
                 next=list(request.prompt[sequence.length :]),
+                ends=self._ends(request),
                 cached=sequence.length,
             )
         except BaseException:

@@ -220,7 +220,8 @@ MARKERS = re.compile(r"<\|[^|]*\|>|</?s>|<(?:start|end)_of_turn>|\[/?INST\]")
 
 def next_turn(source: str) -> str:
     """Return what the library writes from an answer's end to its chat's next question."""
-    talk = CHATS["talk"][:1] + [
+    talk = [
+        *CHATS["one"],
         {"role": "assistant", "content": "ANSWER"},
         {"role": "user", "content": "QUESTION"},
     ]
