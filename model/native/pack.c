@@ -210,16 +210,35 @@ int bloom_pack_embedding(uint32_t rows, uint32_t cols, const float *values, uint
     return 0;
 }
 
+/* What lies at any address, aligned or not. */
+static inline uint16_t half_at(const uint8_t *at) {
+    uint16_t half;
+    memcpy(&half, at, sizeof half);
+    return half;
+}
+
 int bloom_widen(const char *type, const void *values, uint64_t count, float *out) {
-    const uint16_t *halves = values;
+    const uint8_t *at = values;
     if (!strcmp(type, "F32")) memcpy(out, values, count * sizeof *out);
+    else if (!strcmp(type, "F64"))
+        for (uint64_t i = 0; i < count; i++) {
+            double wide;
+            memcpy(&wide, at + i * sizeof wide, sizeof wide);
+            out[i] = (float)wide;
+        }
     else if (!strcmp(type, "F16"))
-        for (uint64_t i = 0; i < count; i++) out[i] = half_to_float(halves[i]);
+        for (uint64_t i = 0; i < count; i++) out[i] = half_to_float(half_at(at + i * 2));
     else if (!strcmp(type, "BF16"))
         for (uint64_t i = 0; i < count; i++) {
-            union { uint32_t u; float f; } wide = {.u = (uint32_t)halves[i] << 16};
+            union { uint32_t u; float f; } wide = {.u = (uint32_t)half_at(at + i * 2) << 16};
             out[i] = wide.f;
         }
     else return -1;
     return 0;
+}
+
+int bloom_same(const float *one, const float *other, uint64_t count) {
+    for (uint64_t i = 0; i < count; i++)
+        if (!(one[i] == other[i])) return 0;
+    return 1;
 }
