@@ -17,7 +17,7 @@ from flask import Request as HttpRequest
 from flask import Response, current_app
 from msgspec import Meta
 
-from functions import __version__, errors, openapi, sse
+from functions import __version__, drawing, errors, openapi, sse
 from functions.generate import answers, jobs, ollama, openai, responses
 from functions.generate.figures import Figures
 from functions.http import (
@@ -85,15 +85,15 @@ class GenerateBody(msgspec.Struct, forbid_unknown_fields=True):
 
     prompt: openai.Text | None = None
     messages: Annotated[list[Turn], Meta(min_length=1, max_length=1000)] | None = None
-    max_new_tokens: Annotated[int, Meta(ge=1, le=4096)] | None = None
+    max_new_tokens: drawing.NewTokens | None = None
     # What is not given here is as the checkpoint, or else piBLOOM, has it.
-    temperature: Annotated[float, Meta(ge=0, le=5)] | None = None
-    top_k: openai.TopK | None = None
-    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
-    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, Meta(ge=0.5, le=5)] | None = None
-    stop: openai.Stop | Annotated[list[openai.Stop], Meta(max_length=8)] | None = None
-    seed: openai.Seed | None = None
+    temperature: drawing.Temperature | None = None
+    top_k: drawing.TopK | None = None
+    top_p: drawing.TopP | None = None
+    min_p: drawing.MinP | None = None
+    repetition_penalty: drawing.RepetitionPenalty | None = None
+    stop: drawing.Stop | drawing.Stops | None = None
+    seed: drawing.Seed | None = None
     stream: bool | None = None
 
 
@@ -183,7 +183,7 @@ def submit(
     model: loader.Model, body: GenerateBody, deadline: float, *, background: bool = False
 ) -> generation.Generation:
     """Queue a request; raises the `ApiError` that says why it cannot be."""
-    sampling = openai.drawn(model, {name: getattr(body, name) for name in SAMPLING})
+    sampling = drawing.drawn(model.sampling, {name: getattr(body, name) for name in SAMPLING})
     limit = NEW_TOKENS if body.max_new_tokens is None else body.max_new_tokens
 
     def make() -> list[generation.Request]:
