@@ -9,7 +9,7 @@ The second serves it as the images do, with streams that end properly at a shutd
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal
 
 import msgspec
@@ -18,7 +18,7 @@ from flask import Response, current_app
 from msgspec import Meta
 
 from functions import __version__, drawing, errors, openapi, sse
-from functions.generate import answers, jobs, ollama, openai, responses
+from functions.generate import jobs, ollama, openai, responses
 from functions.generate.figures import Figures
 from functions.http import (
     Routes,
@@ -309,104 +309,110 @@ def reply(model: loader.Model, body: GenerateBody, done: generation.Done) -> dic
 
 def get_document(request: HttpRequest) -> Response:
     """Describe every route."""
-    return json_reply(openapi.document("generate", OPERATIONS))
+    return json_reply(openapi.document("generate", operations()))
 
 
-OPERATIONS = (
-    Operation(
-        "POST",
-        "/",
-        "Generate",
-        GenerateBody,
-        answers.Generated,
-        generates=True,
-        streams=openapi.EVENTS,
-    ),
-    Operation(
-        "POST", "/chat/", "Answer one message", ChatBody, answers.OlderAnswer, generates=True
-    ),
-    Operation(
-        "POST", "/warm", "Wake up", WarmBody, answers.Warmed, generates=True, optional_body=True
-    ),
-    Operation(
-        "POST",
-        "/v1/completions",
-        "Continue prompts, as OpenAI does",
-        openai.CompletionBody,
-        answers.Completion,
-        generates=True,
-        streams=openapi.EVENTS,
-    ),
-    Operation(
-        "POST",
-        "/v1/chat/completions",
-        "Answer a conversation, as OpenAI does",
-        openai.ChatCompletionBody,
-        answers.ChatCompletion,
-        generates=True,
-        streams=openapi.EVENTS,
-    ),
-    Operation(
-        "POST",
-        "/v1/responses",
-        "Answer a conversation, as OpenAI's newer route does",
-        responses.ResponseBody,
-        answers.ModelResponse,
-        generates=True,
-        streams=openapi.EVENTS,
-    ),
-    Operation(
-        "POST",
-        "/api/chat",
-        "Answer a conversation, as Ollama does",
-        ollama.OllamaChatBody,
-        answers.OllamaChat,
-        generates=True,
-        streams=openapi.LINES,
-    ),
-    Operation(
-        "POST",
-        "/api/generate",
-        "Answer a prompt, as Ollama does",
-        ollama.OllamaGenerateBody,
-        answers.OllamaGenerated,
-        generates=True,
-        streams=openapi.LINES,
-    ),
-    Operation(
-        "POST",
-        "/api/show",
-        "The one model, as Ollama does",
-        ollama.ShowBody,
-        answers.OllamaShown,
-        generates=True,
-    ),
-    Operation(
-        "GET",
-        "/api/tags",
-        "The one model, as Ollama does",
-        answer=answers.OllamaModels,
-        may_wait=True,
-    ),
-    Operation("GET", "/api/ps", "The one model, once it is loaded", answer=answers.OllamaModels),
-    Operation(
-        "GET",
-        "/api/version",
-        "The release of Ollama that /api follows",
-        answer=answers.OllamaVersion,
-    ),
-    Operation("GET", "/v1/models", "The one model", answer=answers.ModelList, may_wait=True),
-    Operation(
-        "GET",
-        "/v1/models/{name}",
-        "The one model",
-        answer=answers.ModelCard,
-        may_wait=True,
-        missing=True,
-    ),
-    Operation("GET", "/", "What is served", answer=answers.Root),
-    *openapi.COMMON,
-)
+def operations() -> Sequence[Operation]:
+    """Return what the document tells of each route."""
+    from functions.generate import answers  # many types, which nothing else needs
+
+    return (
+        Operation(
+            "POST",
+            "/",
+            "Generate",
+            GenerateBody,
+            answers.Generated,
+            generates=True,
+            streams=openapi.EVENTS,
+        ),
+        Operation(
+            "POST", "/chat/", "Answer one message", ChatBody, answers.OlderAnswer, generates=True
+        ),
+        Operation(
+            "POST", "/warm", "Wake up", WarmBody, answers.Warmed, generates=True, optional_body=True
+        ),
+        Operation(
+            "POST",
+            "/v1/completions",
+            "Continue prompts, as OpenAI does",
+            openai.CompletionBody,
+            answers.Completion,
+            generates=True,
+            streams=openapi.EVENTS,
+        ),
+        Operation(
+            "POST",
+            "/v1/chat/completions",
+            "Answer a conversation, as OpenAI does",
+            openai.ChatCompletionBody,
+            answers.ChatCompletion,
+            generates=True,
+            streams=openapi.EVENTS,
+        ),
+        Operation(
+            "POST",
+            "/v1/responses",
+            "Answer a conversation, as OpenAI's newer route does",
+            responses.ResponseBody,
+            answers.ModelResponse,
+            generates=True,
+            streams=openapi.EVENTS,
+        ),
+        Operation(
+            "POST",
+            "/api/chat",
+            "Answer a conversation, as Ollama does",
+            ollama.OllamaChatBody,
+            answers.OllamaChat,
+            generates=True,
+            streams=openapi.LINES,
+        ),
+        Operation(
+            "POST",
+            "/api/generate",
+            "Answer a prompt, as Ollama does",
+            ollama.OllamaGenerateBody,
+            answers.OllamaGenerated,
+            generates=True,
+            streams=openapi.LINES,
+        ),
+        Operation(
+            "POST",
+            "/api/show",
+            "The one model, as Ollama does",
+            ollama.ShowBody,
+            answers.OllamaShown,
+            generates=True,
+        ),
+        Operation(
+            "GET",
+            "/api/tags",
+            "The one model, as Ollama does",
+            answer=answers.OllamaModels,
+            may_wait=True,
+        ),
+        Operation(
+            "GET", "/api/ps", "The one model, once it is loaded", answer=answers.OllamaModels
+        ),
+        Operation(
+            "GET",
+            "/api/version",
+            "The release of Ollama that /api follows",
+            answer=answers.OllamaVersion,
+        ),
+        Operation("GET", "/v1/models", "The one model", answer=answers.ModelList, may_wait=True),
+        Operation(
+            "GET",
+            "/v1/models/{name}",
+            "The one model",
+            answer=answers.ModelCard,
+            may_wait=True,
+            missing=True,
+        ),
+        Operation("GET", "/", "What is served", answer=answers.Root),
+        *openapi.COMMON,
+    )
 
 
 api = openai.Api(service.get, settings.deadline)
