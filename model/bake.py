@@ -37,6 +37,9 @@ Progress = Callable[[str, int, int], None]  # tensor, bytes done, bytes in all
 BITS = (8, 4, 32)
 F32, W8, W4, LOW = range(4)  # enum bloom_format
 _PAGE = 4096
+_NOT_FINITE, _TOO_LARGE = -1, -2  # enum bloom_value
+# How much scales that fp16 cannot keep may cost, relative to the root of the mean square.
+_MOST_LOST, _MOST_LOST_OF_ROW = 0.01, 0.1
 _PLANES, _PLAIN = (0, 1, 2), 3  # the kinds of the word embedding
 
 
@@ -59,7 +62,8 @@ def bake(
     """Write a model's file; returns each quantised tensor's error.
 
     `bits` is 8 or 4 for the layers (the word embedding has 8 either way), or 32 for none at all,
-    which serves to compare engines. `ModelError` when a weight is not finite.
+    which serves to compare engines. `ModelError` when a weight is not finite, or
+    too large or too small to be kept.
     """
     if bits not in BITS:
         raise ModelError(f"bits must be one of {', '.join(map(str, BITS))}, not {bits}")
@@ -294,12 +298,12 @@ def _together(entries: list[TensorEntry]) -> list[list[TensorEntry]]:
 def _write_tensor(
     file: IO[bytes], group: list[TensorEntry], tensor: Iterator[Floats], name: str
 ) -> QuantisationError | None:
-    sums = (ctypes.c_double * 3)()
+    sums = (ctypes.c_double * 5)()
     places = [entry.offset for entry in group]
     for rows in tensor:
         parts: tuple[bytes, ...]
         if len(group) > 1:
-            parts = _pack_embedding(rows, sums)
+            parts = _pack_embedding(rows, sums, name)
         else:
             if group[0].rows == 1:
                 rows = rows.widened(group[0].cols)
@@ -311,24 +315,44 @@ def _write_tensor(
 
 
 def _error(name: str, sums: Any) -> QuantisationError:
-    squares, values, largest = sums
+    squares, values, largest, lost, lost_of_row = sums
+    if lost > _MOST_LOST**2 * values or lost_of_row > _MOST_LOST_OF_ROW**2:
+        raise ModelError(
+            f"{name} holds weights that are too small to be quantised: {_share(lost, values)} would"
+            f" be lost (at most {_MOST_LOST:.0%}), and {_share(lost_of_row, 1)} of a row (at most"
+            f" {_MOST_LOST_OF_ROW:.0%})"
+        )
     return QuantisationError(name, (squares / values) ** 0.5 if values else 0.0, largest)
+
+
+def _share(lost: float, values: float) -> str:
+    return f"{(lost / values) ** 0.5:.1%}"
 
 
 def _pack(format_: int, rows: Floats, sums: Any, name: str) -> bytes:
     out = ctypes.create_string_buffer(_c().bloom_format_size(format_, rows.rows, rows.cols))
-    if _c().bloom_pack(format_, rows.rows, rows.cols, rows.values, out, sums):
-        raise ModelError(f"{name} holds a value that is not finite")
+    _check(_c().bloom_pack(format_, rows.rows, rows.cols, rows.values, out, sums), name)
     return out.raw
 
 
-def _pack_embedding(rows: Floats, sums: Any) -> tuple[bytes, bytes, bytes]:
+def _pack_embedding(rows: Floats, sums: Any, name: str) -> tuple[bytes, bytes, bytes]:
     high = ctypes.create_string_buffer(_c().bloom_format_size(W4, rows.rows, rows.cols))
     low = ctypes.create_string_buffer(_c().bloom_format_size(LOW, rows.rows, rows.cols))
     norms = ctypes.create_string_buffer(4 * rows.rows)
-    if _c().bloom_pack_embedding(rows.rows, rows.cols, rows.values, high, low, norms, sums):
-        raise ModelError("word_embeddings.weight holds a value that is not finite, or huge")
+    code = _c().bloom_pack_embedding(rows.rows, rows.cols, rows.values, high, low, norms, sums)
+    _check(code, name)
     return high.raw, low.raw, norms.raw
+
+
+def _check(code: int, name: str) -> None:
+    """Raise what a packing function refused, by its `enum bloom_value`."""
+    if code == _NOT_FINITE:
+        raise ModelError(f"{name} holds a value that is not finite; the checkpoint is damaged")
+    if code == _TOO_LARGE:
+        raise ModelError(
+            f"{name} holds a value that is too large for a weight; the checkpoint is damaged, or it"
+            " is of another kind of model"
+        )
 
 
 @cache
