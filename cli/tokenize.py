@@ -1,11 +1,12 @@
 """`pibloom tokenize`: a text as tokens."""
 
+import json
 from pathlib import Path
 
 import click
 
 from cli.main import Refused
-from cli.text import model_option, print_json, read_text
+from cli.text import model_option, read_text
 from model.errors import ModelError
 
 
@@ -31,7 +32,7 @@ def tokenize(text: str | None, model: Path, *, as_json: bool) -> None:
         raise click.UsageError(str(error)) from None
     if as_json:
         fields = {"ids": encoding.ids, "pieces": encoding.pieces, "offsets": encoding.offsets}
-        print_json(fields | {"count": len(encoding.ids)})
+        click.echo(json.dumps(fields | {"count": len(encoding.ids)}, ensure_ascii=False))
         return
     # Written by hand, the piece last: rich takes minutes to measure half a million rows.
     spans = [f"{start}-{end}" for start, end in encoding.offsets]

@@ -11,11 +11,21 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from model.baked import SUFFIX, BakedModel
 from model.errors import ModelError
 from model.native import library
-from model.vocabulary import BEGIN, END, PADDING, SPECIAL, UNKNOWN, compile_vocabulary
+from model.vocabulary import (
+    BEGIN,
+    END,
+    IS_SPECIAL,
+    PADDING,
+    UNKNOWN,
+    Added,
+    Header,
+    compile_vocabulary,
+)
 
 __all__ = [
     "BEGIN",
@@ -31,7 +41,6 @@ __all__ = [
 
 TEXT_TOKENS = 1024  # that are joined to text at a time
 NEVER_DRAWN = frozenset({UNKNOWN, BEGIN, PADDING})
-_NEVER_SHOWN = frozenset(SPECIAL.values())
 
 
 @dataclass(frozen=True)
@@ -61,8 +70,15 @@ class Tokenizer:
         self._address, self._owner = address, owner
         if problem := _c().bloom_tokenizer_check(address, size):
             raise ModelError(f"the tokenizer cannot be used: {problem.decode()}")
-        self.size: int = ctypes.c_uint32.from_address(address + 8).value
-        self.hidden: dict[str, int] = dict(SPECIAL)  # special tokens' texts: replies lack them
+        header = Header.from_address(address)
+        self.size: int = header.size
+        every = header.added + header.normalized
+        added = (Added * every).from_address(address + header.added_at)
+        around = (ctypes.c_uint32 * (header.before + header.after)).from_address(
+            address + header.around_at
+        )
+        self.special = frozenset(each.id for each in added if each.flags & IS_SPECIAL)
+        self._before, self._after = around[: header.before], around[header.before :]
 
     @classmethod
     def from_bytes(cls, compiled: bytes) -> "Tokenizer":
@@ -86,15 +102,25 @@ class Tokenizer:
             return cls.of(BakedModel(path))
         return cls.from_bytes(compile_vocabulary(path))
 
-    def spans(self, text: str) -> Spans:
-        """Split a text; ValueError when it holds half of a surrogate pair, which is no text."""
-        data = _utf8(text)
-        ids, starts, ends = ((ctypes.c_uint32 * len(data))() for _ in range(3))
-        return Spans(self._encode(data, ids, starts, ends), ids, starts, ends)
+    def spans(self, text: str, *, add_special_tokens: bool = True) -> Spans:
+        """Split a text; ValueError when it holds half of a surrogate pair, which is no text.
 
-    def encode(self, text: str) -> Encoding:
+        With `add_special_tokens`, what the tokenizer puts before and behind a prompt is added, such
+        as the beginning `<s>`; a conversation's template writes such tokens itself.
+        """
+        data = _utf8(text)
+        before, after = (self._before, self._after) if add_special_tokens else ([], [])
+        room = len(before) + len(data) + len(after)
+        ids, starts, ends = ((ctypes.c_uint32 * room)() for _ in range(3))
+        skipped = [ctypes.byref(each, 4 * len(before)) for each in (ids, starts, ends)]
+        count = len(before) + self._encode(data, *skipped)
+        ids[: len(before)] = before
+        ids[count : count + len(after)] = after
+        return Spans(count + len(after), ids, starts, ends)
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> Encoding:
         """Split a text, as `spans` does, into Python's lists."""
-        found = self.spans(text)
+        found = self.spans(text, add_special_tokens=add_special_tokens)
         ids = found.ids[: found.count]
         offsets = zip(found.starts[: found.count], found.ends[: found.count], strict=True)
         return Encoding(ids, [self.piece(id_) for id_ in ids], list(offsets))
@@ -103,11 +129,12 @@ class Tokenizer:
         """Return one token's text; bytes of a cut character as \\x escapes."""
         return self.bytes_of(id_).decode("utf-8", "backslashreplace")
 
-    def ids(self, text: str) -> list[int]:
-        """Split a text, for its ids only."""
+    def ids(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Split a text, as `spans` does, for its ids only."""
         data = _utf8(text)
         ids = (ctypes.c_uint32 * len(data))()
-        return ids[: self._encode(data, ids, None, None)]
+        found = ids[: self._encode(data, ids, None, None)]
+        return self._before + found + self._after if add_special_tokens else found
 
     def decode(self, ids: Iterable[int]) -> str:
         """Join tokens to text; special tokens are left out."""
@@ -116,9 +143,9 @@ class Tokenizer:
     def texts(self, ids: Iterable[int]) -> Iterator[str]:
         """Join tokens to text, a part of it at a time."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        shown = (id_ for id_ in ids if id_ not in _NEVER_SHOWN)
-        while some := b"".join(map(self.bytes_of, islice(shown, TEXT_TOKENS))):
-            yield decoder.decode(some)
+        shown = (id_ for id_ in ids if id_ not in self.special)
+        while some := list(islice(shown, TEXT_TOKENS)):
+            yield decoder.decode(b"".join(map(self.bytes_of, some)))
         yield decoder.decode(b"", final=True)
 
     def bytes_of(self, id_: int) -> bytes:
@@ -129,7 +156,7 @@ class Tokenizer:
             raise ValueError(f"no token has the id {id_}; the vocabulary has {self.size}")
         return ctypes.string_at(found, length.value)
 
-    def _encode(self, data: bytes, *buffers: "ctypes.Array[ctypes.c_uint32] | None") -> int:
+    def _encode(self, data: bytes, *buffers: Any) -> int:
         count: int = _c().bloom_encode(self._address, data, len(data), *buffers)
         if count < 0:
             raise MemoryError(f"there is no memory to split a text of {len(data)} bytes")
@@ -145,7 +172,7 @@ class StreamDecoder:
 
     def push(self, id_: int) -> str:
         """Return the text that this token completes, which may be none."""
-        if id_ in _NEVER_SHOWN:
+        if id_ in self._tokenizer.special:
             return ""
         return self._decoder.decode(self._tokenizer.bytes_of(id_))
 

@@ -1,129 +1,278 @@
 """A checkpoint's `tokenizer.json`, compiled to the bytes that the native tokenizer works on."""
 
-import json
-import struct
+import ctypes
 from array import array
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from model.added_tokens import (
+    LONGEST,
+    AddedToken,
+    AddedTokens,
+    TokenizerSettings,
+    read_settings,
+)
 from model.errors import ModelError
+from model.files import read_object
 
-# Ids 0-3 in every BLOOM. Only the end may be drawn; none is ever shown.
+VERSION = 2  # of the bytes; enum TOKENIZER_VERSION
+# Ids 0-3 in every BLOOM. Only the end may be drawn.
 UNKNOWN, BEGIN, END, PADDING = range(4)
 SPECIAL = {"<unk>": UNKNOWN, "<s>": BEGIN, "</s>": END, "<pad>": PADDING}
 
 _PATTERN = r" ?[^(\s|[.,!?…。，、।۔،])]+"  # the C knows this one
-_HEADER = struct.Struct("<4s11I")  # before the 256 single bytes: struct tokenizer_header
 _MULTIPLIER = 0x9E3779B97F4A7C15
+_MOST_IDS = 1 << 24
+_MOST_AROUND = 64  # tokens of a prompt that a post-processor adds, and the text itself
+_TEXT = -1  # where the text stands among those
+_Part = list[int]
+IS_SPECIAL, SINGLE_WORD, LSTRIP, RSTRIP, NEVER = 1, 2, 4, 8, 16  # of struct added
+
+
+class Header(ctypes.LittleEndianStructure):
+    """`struct tokenizer_header`."""
+
+    _fields_ = (
+        ("magic", ctypes.c_char * 4),
+        ("version", ctypes.c_uint32),
+        ("size", ctypes.c_uint32),
+        ("merges", ctypes.c_uint32),
+        ("slots", ctypes.c_uint32),
+        ("added", ctypes.c_uint32),
+        ("normalized", ctypes.c_uint32),
+        ("before", ctypes.c_uint32),
+        ("after", ctypes.c_uint32),
+        ("starts_at", ctypes.c_uint32),
+        ("bytes_at", ctypes.c_uint32),
+        ("bytes_size", ctypes.c_uint32),
+        ("merges_at", ctypes.c_uint32),
+        ("slots_at", ctypes.c_uint32),
+        ("added_at", ctypes.c_uint32),
+        ("around_at", ctypes.c_uint32),
+        ("single", ctypes.c_uint32 * 256),
+    )
+
+
+class Added(ctypes.LittleEndianStructure):
+    """`struct added`."""
+
+    _fields_ = (
+        ("id", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("text_at", ctypes.c_uint32),
+        ("text_size", ctypes.c_uint32),
+    )
 
 
 def compile_vocabulary(folder: Path) -> bytes:
-    """Read `tokenizer.json`; `ModelError` when it is missing, damaged or not BLOOM's kind."""
+    """Read a folder's tokenizer; `ModelError` when it is missing, damaged or not BLOOM's kind."""
     path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise ModelError(f"{path} is missing; a checkpoint folder needs its tokenizer")
     try:
-        data = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path} cannot be read: {error}") from None
+        data = read_object(path)
+    except FileNotFoundError:
+        raise ModelError(f"{path} is missing; a checkpoint folder needs its tokenizer") from None
+    settings = read_settings(folder, data)
     try:
-        return compile_json(data)
-    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
-        raise ModelError(f"{path} cannot be read: it is no tokenizer ({error!r})") from None
+        return compile_json(data, settings)
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError, OverflowError) as error:
+        raise ModelError(f"{path} cannot be read: it is no tokenizer ({error!r:.120})") from None
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from None
 
 
-def compile_json(data: Mapping[str, Any]) -> bytes:
-    """Compile a parsed `tokenizer.json`."""
+def compile_json(data: Mapping[str, Any], settings: TokenizerSettings | None = None) -> bytes:
+    """Compile a parsed `tokenizer.json`, with what other files say of it."""
+    settings = settings or TokenizerSettings([], {})
     _check_kind(data)
-    model = data["model"]
-    vocab: dict[str, int] = model["vocab"]
-    texts = {id_: _bytes(symbols) for symbols, id_ in vocab.items() if symbols not in SPECIAL}
-    added = {int(token["id"]): str(token["content"]).encode() for token in data["added_tokens"]}
-    texts.update(added)
-    size = max(texts) + 1
-    if sorted(texts) != list(range(size)):
-        raise ModelError("its ids leave some out")
-    found = {
-        text: vocab.get(text, next((i for i, t in added.items() if t == text.encode()), None))
-        for text in SPECIAL
-    }
+    vocab: dict[str, int] = data["model"]["vocab"]
+    added = AddedTokens(vocab)
+    added.add([_own_token(token) for token in data["added_tokens"]])
+    added.add(settings.to_add)
+    texts = _texts(vocab, added)
+    found = {text: added.ids.get(text, vocab.get(text)) for text in SPECIAL}
     if found != SPECIAL:
         raise ModelError(f"expected BLOOM's special tokens {SPECIAL}, found {found}")
     singles = [vocab[symbol] for _, symbol in sorted(_SYMBOL_OF.items()) if symbol in vocab]
     if len(singles) < 256:
         raise ModelError("expected a byte-level tokenizer, as BLOOM's is: it lacks some bytes")
+    before, after = _around(data.get("post_processor"), len(texts))
 
     merges = array("I")
-    for merge in model["merges"]:
+    for merge in data["model"]["merges"]:
         left, right = merge.split(" ") if isinstance(merge, str) else merge
         merges.extend((vocab[left], vocab[right], vocab[left + right]))
     slots = _hash_table(merges)
     starts, blob = array("I", [0]), bytearray()
-    for id_ in range(size):
-        blob += texts[id_]
+    for text in texts:
+        blob += text
         starts.append(len(blob))
-    longest_first = array("I", sorted(added, key=lambda id_: (-len(added[id_]), id_)))
+    first = list(_table(added, added.found(normalized=False), settings, blob))
+    second = list(_table(added, added.found(normalized=True), settings, blob))
 
-    parts = [
-        starts.tobytes(),
-        bytes(blob),
-        merges.tobytes(),
-        slots.tobytes(),
-        longest_first.tobytes(),
-    ]
-    places, at = [], _HEADER.size + 4 * 256
-    for part in parts:
-        places.append(at)
-        at += -(-len(part) // 4) * 4
-    header = _HEADER.pack(
-        b"BTOK",
-        1,
-        size,
-        len(merges) // 3,
-        len(slots),
-        len(added),
-        places[0],
-        places[1],
-        len(blob),
-        *places[2:],
+    header = Header(
+        magic=b"BTOK",
+        version=VERSION,
+        size=len(texts),
+        merges=len(merges) // 3,
+        slots=len(slots),
+        added=len(first),
+        normalized=len(second),
+        before=len(before),
+        after=len(after),
+        bytes_size=len(blob),
     )
-    padded = [part.ljust(-(-len(part) // 4) * 4, b"\0") for part in parts]
-    return header + array("I", singles).tobytes() + b"".join(padded)
+    header.single[:] = singles
+    parts = {
+        "starts_at": starts.tobytes(),
+        "bytes_at": bytes(blob),
+        "merges_at": merges.tobytes(),
+        "slots_at": slots.tobytes(),
+        "added_at": b"".join(map(bytes, first + second)),
+        "around_at": array("I", before + after).tobytes(),
+    }
+    out = bytearray(ctypes.sizeof(Header))
+    for name, part in parts.items():
+        setattr(header, name, len(out))
+        out += part.ljust(-(-len(part) // 4) * 4, b"\0")
+    out[: ctypes.sizeof(Header)] = bytes(header)
+    return bytes(out)
+
+
+def _own_token(token: Mapping[str, Any]) -> AddedToken:
+    """Read an added token of `tokenizer.json`, where nothing may be left out."""
+    for name in ("id", "content", "single_word", "lstrip", "rstrip", "normalized", "special"):
+        if name not in token:
+            raise ModelError(f"the added token {token.get('content')!r:.80} lacks {name}")
+    return AddedToken.parse(token)
+
+
+def _texts(vocab: Mapping[str, int], added: AddedTokens) -> list[bytes]:
+    """Return each id's text."""
+    names = {id_: symbols for symbols, id_ in vocab.items()}
+    if len(names) < len(vocab):
+        raise ModelError("two entries of its vocabulary have the same id")
+    names |= {id_: token.content for id_, token in added.tokens.items()}
+    if not all(type(id_) is int and 0 <= id_ < _MOST_IDS for id_ in names):
+        raise ModelError(f"its ids must be whole numbers from 0 to {_MOST_IDS - 1}")
+    missing = next((id_ for id_ in range(len(names)) if id_ not in names), None)
+    if missing is not None:
+        raise ModelError(f"its ids leave some out: no token has the id {missing}")
+    return [_bytes(names[id_]) for id_ in range(len(names))]
+
+
+def _table(
+    added: AddedTokens, contents: set[str], settings: TokenizerSettings, blob: bytearray
+) -> Iterator[Added]:
+    """Yield what the C looks for, in the order of its bytes; its text is put behind the others."""
+    blank_first = any(content[0].isspace() for content in added.ids)
+    for text, content in sorted((content.encode(), content) for content in contents):
+        token = added.tokens[added.ids[content]]
+        special = content in added.special
+        if len(text) > LONGEST:
+            raise ModelError(f"an added token has {len(text)} bytes, and {LONGEST} is the most")
+        if token.rstrip and blank_first:
+            raise ModelError(
+                f"the added token {content!r} has rstrip, and another one begins with white space,"
+                " which is not supported together"
+            )
+        flags = (
+            IS_SPECIAL * special
+            | SINGLE_WORD * token.single_word
+            | LSTRIP * token.lstrip
+            | RSTRIP * token.rstrip
+            | NEVER * (special and settings.split_special_tokens)
+        )
+        yield Added(added.ids[content], flags, len(blob), len(text))
+        blob += text
+
+
+def _around(processor: Any, size: int) -> tuple[list[int], list[int]]:
+    """Return the ids that a post-processor puts before and behind a prompt."""
+    parts: list[_Part] = [[_TEXT]]
+    for step in _flat(processor):
+        parts = _processed(step, parts)
+        if sum(map(len, parts)) > _MOST_AROUND:
+            raise ModelError(f"its post_processor adds more than {_MOST_AROUND - 1} tokens")
+    ids = [id_ for part in parts for id_ in part]
+    if ids.count(_TEXT) != 1:
+        raise ModelError("its post_processor does not put the text in once")
+    if not all(id_ == _TEXT or (type(id_) is int and 0 <= id_ < size) for id_ in ids):
+        raise ModelError("its post_processor adds an id that the vocabulary lacks")
+    place = ids.index(_TEXT)
+    return ids[:place], ids[place + 1 :]
+
+
+def _flat(processor: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield the processors of a sequence, which may hold further ones."""
+    if processor is None:
+        return
+    if processor["type"] == "Sequence":
+        for each in processor["processors"]:
+            yield from _flat(each)
+    else:
+        yield processor
+
+
+def _processed(step: Mapping[str, Any], parts: list[_Part]) -> list[_Part]:
+    """Return what a processor makes of the parts that the one before it left."""
+    match step["type"]:
+        case "ByteLevel":  # touches offsets only
+            return parts
+        case "BertProcessing" | "RobertaProcessing":
+            cls, sep = [step["cls"][1]], [step["sep"][1]]
+            further = [] if step["type"] == "BertProcessing" else sep
+            return [[*(further if at else cls), *part, *sep] for at, part in enumerate(parts)]
+        case "TemplateProcessing":
+            if len(parts) > 2:
+                raise ModelError("its post_processor has a template that is given three parts")
+            return list(_filled(step, parts))
+    raise ModelError(f"the post_processor {step['type']!r:.80} is not supported")
+
+
+def _filled(step: Mapping[str, Any], parts: list[_Part]) -> Iterator[_Part]:
+    """Yield the parts of a template; two parts, as a template makes, are taken for a pair."""
+    for piece in step["single" if len(parts) == 1 else "pair"]:
+        if "Sequence" in piece:
+            yield parts[piece["Sequence"]["id"] != "A"]
+        else:
+            ids = step["special_tokens"][piece["SpecialToken"]["id"]]["ids"]
+            if _TEXT in ids:
+                raise ModelError("its post_processor adds an id that the vocabulary lacks")
+            yield list(ids)
 
 
 def _check_kind(data: Mapping[str, Any]) -> None:
-    """Refuse whatever would be split otherwise than the C does it."""
-    model = data["model"]
-    if model["type"] != "BPE":
-        raise ModelError(f"expected a BPE, as BLOOM's tokenizer is, found {model['type']}")
-    odd = {
-        name: model.get(name)
-        for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback")
-        if model.get(name)
-    }
-    if odd or model.get("ignore_merges"):
-        raise ModelError(f"expected a plain BPE, as BLOOM's tokenizer is, found {odd}")
+    """Refuse by name whatever would be split or joined otherwise than the C does it."""
+    _expect("model type", "BPE", data["model"].get("type", "BPE"))
+    for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
+        if found := data["model"].get(name):
+            raise ModelError(f"the model's {name} {found!r:.80} is not supported")
+    if data["model"].get("ignore_merges"):
+        raise ModelError("the model's ignore_merges is not supported")
     if data.get("normalizer") is not None:
-        raise ModelError("expected no normalizer, as BLOOM's tokenizer has none")
-    steps = data["pre_tokenizer"].get("pretokenizers", [data["pre_tokenizer"]])
-    kinds = [step["type"] for step in steps]
-    split = steps[0]
-    if (
-        kinds != ["Split", "ByteLevel"]
-        or split["pattern"] != {"Regex": _PATTERN}
-        or split["behavior"] != "Isolated"
-        or split["invert"]
-        or steps[1]["add_prefix_space"]
-        or steps[1]["use_regex"]
-        or (data.get("decoder") or {}).get("type") != "ByteLevel"
-    ):
-        raise ModelError("expected BLOOM's way of splitting a text, as a byte-level tokenizer")
-    for token in data["added_tokens"]:
-        if token["single_word"] or token["lstrip"] or token["rstrip"] or not token["content"]:
-            raise ModelError(f"the added token {token['content']!r} asks for what BLOOM's do not")
+        kind = data["normalizer"].get("type")
+        raise ModelError(f"the normalizer {kind!r:.80} is not supported; BLOOM has none")
+    _expect("decoder", "ByteLevel", (data.get("decoder") or {}).get("type"))
+    splitter = data.get("pre_tokenizer") or {}
+    steps = splitter.get("pretokenizers", [splitter])
+    kinds = [step.get("type") for step in steps]
+    if kinds != ["Split", "ByteLevel"]:
+        raise ModelError(f"the pre_tokenizer {kinds!r:.120} is not supported; BLOOM's is {_KINDS}")
+    split, byte_level = steps
+    _expect("pre_tokenizer's pattern", {"Regex": _PATTERN}, split["pattern"])
+    _expect("pre_tokenizer's behavior", "Isolated", split["behavior"])
+    _expect("pre_tokenizer's invert", False, split["invert"])
+    _expect("pre_tokenizer's add_prefix_space", False, byte_level["add_prefix_space"])
+    _expect("pre_tokenizer's use_regex", False, byte_level.get("use_regex", True))
+
+
+_KINDS = ["Split", "ByteLevel"]
+
+
+def _expect(what: str, wanted: object, found: object) -> None:
+    if found != wanted:
+        raise ModelError(f"the {what} {found!r:.120} is not supported; BLOOM's is {wanted!r}")
 
 
 def _hash_table(merges: "array[int]") -> "array[int]":
@@ -160,4 +309,8 @@ _SYMBOL_OF = {byte: symbol for symbol, byte in _BYTE_OF.items()}
 
 
 def _bytes(symbols: str) -> bytes:
-    return bytes(_BYTE_OF[symbol] for symbol in symbols)
+    """Return the bytes that a token stands for; one with other characters stands for itself."""
+    try:
+        return bytes(_BYTE_OF[symbol] for symbol in symbols)
+    except KeyError:
+        return symbols.encode()

@@ -1,12 +1,15 @@
 /* Byte-level BPE (Sennrich et al. 2016; Radford et al. 2019) as `tokenizers` does it.
  *
- * A text is cut at the added tokens, then into pieces by BLOOM's pattern
+ * A text is cut at the added tokens (first at those that are looked for before a text is normalised, then at the
+ * others, though no BLOOM normalises), then into pieces by BLOOM's pattern
  *      ?[^(\s|[.,!?…。，、।۔،])]+
  * (a space at most, then characters that are none of its set; what lies between such pieces is a
  * piece too), and within each piece the pair that was merged first in training is merged first,
  * the leftmost of equal ones before the others. A heap keeps that n log n.
  */
 #include "tokenizer.h"
+
+#include "words.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -20,11 +23,12 @@ static int holds(uint64_t at, uint64_t count, uint64_t each, uint64_t size) {
 const char *bloom_tokenizer_check(const uint8_t *tokenizer, uint64_t size) {
     const struct tokenizer_header *h = header_of(tokenizer);
     if (size < sizeof *h || memcmp(h->magic, "BTOK", 4)) return "it holds no tokenizer";
-    if (h->version != TOKENIZER_VERSION) return "its tokenizer is of another version";
+    if (h->version != TOKENIZER_VERSION) return "its tokenizer is of another version; bake it again";
     if (h->size < 1 || h->size > 1 << 24 || !h->slots || h->slots & (h->slots - 1) ||
         !holds(h->starts_at, (uint64_t)h->size + 1, 4, size) || !holds(h->bytes_at, h->bytes_size, 1, size) ||
         !holds(h->merges_at, h->merges, sizeof(struct merge), size) || !holds(h->slots_at, h->slots, 4, size) ||
-        !holds(h->added_at, h->added, 4, size))
+        !holds(h->added_at, (uint64_t)h->added + h->normalized, sizeof(struct added), size) ||
+        !holds(h->around_at, (uint64_t)h->before + h->after, 4, size))
         return "its tokenizer is damaged";
     return NULL;
 }
@@ -93,16 +97,83 @@ static uint64_t piece_length(const uint8_t *text, uint64_t length) {
     return at;
 }
 
-/* The added token that a text starts with, or -1. */
-static int64_t added_at(const uint8_t *tokenizer, const uint8_t *text, uint64_t left, uint32_t *length) {
-    const struct tokenizer_header *h = header_of(tokenizer);
-    const uint32_t *added = (const void *)(tokenizer + h->added_at);
-    for (uint32_t i = 0; i < h->added; i++) {
-        const uint8_t *bytes = bloom_token(tokenizer, added[i], length);
-        if (bytes && *length && *length <= left && text[0] == bytes[0] && !memcmp(text, bytes, *length))
-            return added[i];
+static int is_space(uint32_t c) {
+    return c == ' ' || (c >= 9 && c <= 13) || c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) ||
+           c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
+}
+
+static int is_word(uint32_t c) {
+    size_t low = 0, high = sizeof word_ranges / sizeof *word_ranges;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (c > word_ranges[middle][1]) low = middle + 1;
+        else high = middle;
     }
-    return -1;
+    return low < sizeof word_ranges / sizeof *word_ranges && c >= word_ranges[low][0];
+}
+
+/* The character that ends before `at`, no earlier than `first`. */
+static uint32_t character_before(const uint8_t *text, uint64_t first, uint64_t at, uint32_t *length) {
+    uint64_t start = at - 1;
+    while (start > first && at - start < 4 && (text[start] & 0xc0) == 0x80) start--;
+    uint32_t code = character(text + start, at - start, length);
+    if (*length == at - start) return code;
+    *length = 1; /* no UTF-8 */
+    return text[at - 1];
+}
+
+/* One of the two parts of the added tokens, sorted by their bytes. */
+struct added_part {
+    const uint8_t *tokenizer;
+    const struct added *tokens;
+    uint32_t count;
+    uint8_t starts[256]; /* bytes that one of them starts with */
+};
+
+/* An added token's text; of length 0 where its place is damaged. */
+static const uint8_t *text_of(const uint8_t *tokenizer, const struct added *token, uint32_t *length) {
+    const struct tokenizer_header *h = header_of(tokenizer);
+    int sound = token->text_at <= h->bytes_size && token->text_size <= h->bytes_size - token->text_at;
+    *length = sound ? token->text_size : 0;
+    return tokenizer + h->bytes_at + (sound ? token->text_at : 0);
+}
+
+static struct added_part added_part(const uint8_t *tokenizer, int normalized) {
+    const struct tokenizer_header *h = header_of(tokenizer);
+    const struct added *all = (const void *)(tokenizer + h->added_at);
+    struct added_part part = {tokenizer, normalized ? all + h->added : all, normalized ? h->normalized : h->added, {0}};
+    for (uint32_t i = 0, length; i < part.count; i++) {
+        const uint8_t *text = text_of(tokenizer, &part.tokens[i], &length);
+        if (length) part.starts[text[0]] = 1;
+    }
+    return part;
+}
+
+/* The first of the tokens from `low` to `high`, which begin alike, whose next byte is `byte` or more. */
+static uint32_t lower_bound(const struct added_part *part, uint32_t low, uint32_t high, uint32_t depth, int byte) {
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2, length;
+        const uint8_t *text = text_of(part->tokenizer, &part->tokens[middle], &length);
+        if (length <= depth || text[depth] < byte) low = middle + 1;
+        else high = middle;
+    }
+    return low;
+}
+
+/* The longest added token that a text starts with, or NULL: the tokens that share the text's first bytes stand
+ * side by side, so each further byte narrows them down. */
+static const struct added *added_here(const struct added_part *part, const uint8_t *text, uint64_t left) {
+    const struct added *found = NULL;
+    uint32_t low = 0, high = part->count, length;
+    if (!part->starts[text[0]]) return NULL;
+    for (uint32_t depth = 0; low < high; depth++) {
+        text_of(part->tokenizer, &part->tokens[low], &length);
+        if (length == depth && depth) found = &part->tokens[low]; /* the shortest comes first */
+        if (depth >= left) break;
+        low = lower_bound(part, low, high, depth, text[depth]);
+        high = lower_bound(part, low, high, depth, text[depth] + 1);
+    }
+    return found;
 }
 
 /* A piece's tokens as a list, linked so that merging moves nothing. */
@@ -206,60 +277,114 @@ static int open_scratch(struct scratch *s, uint64_t longest) {
     return s->symbols && s->heap;
 }
 
-/* Walks over the parts of a text: added tokens, and pieces of what is plain between them. */
-struct walk {
-    const uint8_t *tokenizer, *text;
-    uint64_t length, at, plain_end;
-    uint8_t starts_added[256]; /* bytes that an added token starts with */
+/* A part of a text: an added token, or plain where there is none. */
+struct part { const struct added *token; uint64_t first, end; };
+
+/* Cuts the bytes from `first` to `end` of a text at the added tokens of one part. */
+struct cutter {
+    const struct added_part *added;
+    const uint8_t *text;
+    uint64_t first, end;
+    uint64_t searched; /* tokens that begin before were found or turned down */
+    uint64_t at;       /* what lies before was handed out */
+    struct part held;  /* a token that comes after the plain part before it */
 };
 
-static struct walk walk_over(const uint8_t *tokenizer, const uint8_t *text, uint64_t length) {
-    const struct tokenizer_header *h = header_of(tokenizer);
-    const uint32_t *added = (const void *)(tokenizer + h->added_at);
-    struct walk walk = {tokenizer, text, length, 0, 0, {0}};
-    for (uint32_t i = 0, size; i < h->added; i++) {
-        const uint8_t *bytes = bloom_token(tokenizer, added[i], &size);
-        if (bytes && size) walk.starts_added[bytes[0]] = 1;
+static struct cutter cut(const struct added_part *added, const uint8_t *text, uint64_t first, uint64_t end) {
+    return (struct cutter){added, text, first, end, first, first, {0}};
+}
+
+/* Whether a token at these bytes may be taken: one that must be a word stands between other characters. */
+static int stands(const struct cutter *c, const struct added *token, uint64_t first, uint64_t end) {
+    uint32_t length;
+    if (token->flags & ADDED_NEVER) return 0;
+    if (!(token->flags & ADDED_SINGLE_WORD)) return 1;
+    return (first == c->first || !is_word(character_before(c->text, c->first, first, &length))) &&
+           (end == c->end || !is_word(character(c->text + end, c->end - end, &length)));
+}
+
+/* Find the next token, with the white space that it takes; 0 when there is no more. */
+static int find(struct cutter *c, struct part *found) {
+    uint32_t length;
+    while (c->searched < c->end) {
+        uint64_t first = c->searched++;
+        const struct added *token = added_here(c->added, c->text + first, c->end - first);
+        if (!token) continue;
+        text_of(c->added->tokenizer, token, &length);
+        uint64_t end = c->searched = first + length; /* one that is turned down hides what begins within it, too */
+        if (!stands(c, token, first, end)) continue;
+        if (token->flags & ADDED_LSTRIP)
+            while (first > c->at && is_space(character_before(c->text, c->at, first, &length))) first -= length;
+        if (token->flags & ADDED_RSTRIP)
+            while (end < c->end && is_space(character(c->text + end, c->end - end, &length))) end += length;
+        c->searched = end;
+        *found = (struct part){token, first, end};
+        return 1;
     }
-    return walk;
+    return 0;
 }
 
-static int64_t added_here(const struct walk *walk, uint64_t at, uint32_t *size) {
-    if (!walk->starts_added[walk->text[at]]) return -1;
-    return added_at(walk->tokenizer, walk->text + at, walk->length - at, size);
-}
-
-/* Go to the next part and return its bytes, 0 at the end; `id` is the added token that it is, or -1. */
-static uint64_t next_part(struct walk *walk, int64_t *id) {
-    uint32_t size;
-    *id = -1;
-    if (walk->at >= walk->length) return 0;
-    if (walk->at >= walk->plain_end) {
-        if ((*id = added_here(walk, walk->at, &size)) >= 0) {
-            walk->at += size;
-            return size;
+/* Go to the next part; 0 at the end. */
+static int next_part(struct cutter *c, struct part *part) {
+    if (c->held.token) {
+        *part = c->held;
+        c->held.token = NULL;
+    } else if (find(c, part)) {
+        if (c->at < part->first) {
+            c->held = *part;
+            *part = (struct part){NULL, c->at, part->first};
         }
-        for (walk->plain_end = walk->at + 1; walk->plain_end < walk->length; walk->plain_end++)
-            if (added_here(walk, walk->plain_end, &size) >= 0) break;
+    } else if (c->at < c->end) {
+        *part = (struct part){NULL, c->at, c->end};
+    } else {
+        return 0;
     }
-    uint64_t length = piece_length(walk->text + walk->at, walk->plain_end - walk->at);
-    walk->at += length;
-    return length;
+    c->at = part->end;
+    return 1;
+}
+
+/* Walks over a text: added tokens, and pieces of what is plain between them. */
+struct walk {
+    const struct added_part *second;
+    struct cutter outer, inner;
+    struct part plain; /* what is left to be cut into pieces */
+};
+
+static struct walk walk_over(const struct added_part parts[2], const uint8_t *text, uint64_t length) {
+    return (struct walk){&parts[1], cut(&parts[0], text, 0, length), cut(&parts[1], text, 0, 0), {0}};
+}
+
+/* Go to the next added token or piece; 0 at the end. */
+static int next_piece(struct walk *walk, struct part *part) {
+    while (walk->plain.first >= walk->plain.end) {
+        while (!next_part(&walk->inner, part)) {
+            if (!next_part(&walk->outer, part)) return 0;
+            if (part->token) return 1;
+            walk->inner = cut(walk->second, walk->outer.text, part->first, part->end);
+        }
+        if (part->token) return 1;
+        walk->plain = *part;
+    }
+    uint64_t first = walk->plain.first;
+    walk->plain.first += piece_length(walk->outer.text + first, walk->plain.end - first);
+    *part = (struct part){NULL, first, walk->plain.first};
+    return 1;
 }
 
 int64_t bloom_encode(const uint8_t *tokenizer, const uint8_t *text, uint64_t length, uint32_t *ids,
                      uint32_t *starts, uint32_t *ends) {
     struct scratch scratch = {0};
     struct output out = {ids, starts, ends, 0, {text, 0, 0}};
-    uint64_t longest = 0, size;
-    int64_t id;
+    struct added_part added[2] = {added_part(tokenizer, 0), added_part(tokenizer, 1)};
+    struct part part;
+    uint64_t longest = 0;
     if (length >= INT32_MAX) return -1;
-    for (struct walk walk = walk_over(tokenizer, text, length); (size = next_part(&walk, &id));)
-        if (id < 0 && size > longest) longest = size;
+    for (struct walk walk = walk_over(added, text, length); next_piece(&walk, &part);)
+        if (!part.token && part.end - part.first > longest) longest = part.end - part.first;
     if (open_scratch(&scratch, longest)) {
-        for (struct walk walk = walk_over(tokenizer, text, length); (size = next_part(&walk, &id));) {
-            if (id >= 0) put(&out, (uint32_t)id, walk.at - size, size);
-            else put_piece(tokenizer, &scratch, &out, text, walk.at - size, size);
+        for (struct walk walk = walk_over(added, text, length); next_piece(&walk, &part);) {
+            if (part.token) put(&out, part.token->id, part.first, part.end - part.first);
+            else put_piece(tokenizer, &scratch, &out, text, part.first, part.end - part.first);
         }
     } else {
         out.count = -1;

@@ -207,7 +207,6 @@ def test_a_damaged_tokenizer_does_no_harm(at: int, patch: bytes) -> None:
         (("model", "type"), "WordPiece"),
         (("model", "byte_fallback"), True),
         (("model", "dropout"), 0.1),
-        (("added_tokens", 0, "lstrip"), True),
     ],
 )
 def test_another_way_of_splitting_is_refused(
