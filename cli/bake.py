@@ -1,6 +1,6 @@
 """`pibloom bake`: a checkpoint folder becomes one file, `model.bloom`."""
 
-import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -9,15 +9,16 @@ from pathlib import Path
 import click
 
 from cli.main import Failure, Refused
+from cli.text import Readable, print_json, say, visible
 from model.errors import ModelError
 
 
 @click.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("checkpoint", type=Readable())
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=Readable(),
     default=Path("model.bloom"),
     show_default=True,
     help="The file to write.",
@@ -47,6 +48,8 @@ def bake(checkpoint: Path, output: Path, bits: str, *, tokenizer_only: bool, as_
 
     if output.suffix != ".bloom":
         raise click.UsageError(f"the output must be called something.bloom, not {output.name}")
+    if output.is_dir():
+        raise click.UsageError(f"{output} is a folder; the output is a file")
     try:
         if tokenizer_only:
             baking.bake_tokenizer_only(checkpoint, output)
@@ -60,32 +63,43 @@ def bake(checkpoint: Path, output: Path, bits: str, *, tokenizer_only: bool, as_
     except ModuleNotFoundError as error:
         raise Failure(f"reading a .bin needs {error.name}, of the extra 'reference'") from None
     if as_json:
-        click.echo(json.dumps([asdict(error) for error in errors], indent=2))
+        print_json([asdict(error) for error in errors], indent=2)
         return
     size = output.stat().st_size / 1e6
-    click.echo(f"{output}: {size:,.1f} MB", err=True)
+    click.echo(f"{visible(str(output))}: {size:,.1f} MB", err=True)
     if errors:
         worst = max(errors, key=lambda error: error.relative)
         typical = sorted(error.relative for error in errors)[len(errors) // 2]
         click.echo(
             f"rounding cost {typical:.2%} of a tensor (the median of {len(errors)}),"
-            f" {worst.relative:.2%} at most ({worst.name})",
+            f" {worst.relative:.2%} at most ({visible(worst.name)})",
             err=True,
         )
 
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[Callable[[str, int, int], None]]:
-    """Show how far a baking is, on standard error."""
+    """Show how far a baking is, on standard error; no terminal is told once that it began."""
+    if not sys.stderr.isatty():
+        told = False
+
+        def tell(name: str, done: int, total: int) -> None:
+            nonlocal told
+            if not told:
+                say(visible(title))
+            told = True
+
+        yield tell
+        return
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title)
+        task = bar.add_task(visible(title))
         yield lambda name, done, total: bar.update(task, completed=done, total=total)

@@ -1,12 +1,12 @@
 """`pibloom inspect`: what a checkpoint or a baked model holds, and whether it is whole."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from cli.main import Failure, Refused
+from cli.text import Readable, print_json, visible
 from model.baked import BakedModel
 from model.errors import ModelError
 from model.loader import default_model, license_of
@@ -20,7 +20,7 @@ Row = dict[str, Any]
 
 
 @click.command()
-@click.argument("path", type=click.Path(path_type=Path), default=default_model)
+@click.argument("path", type=Readable(), default=default_model)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--tensors", is_flag=True, help="List every tensor, with its rounding error.")
 @click.option("--verify", is_flag=True, help="Read every byte of a baked model.")
@@ -48,17 +48,17 @@ def inspect(path: Path, *, as_json: bool, tensors: bool, verify: bool) -> None:
     except ModuleNotFoundError as error:
         raise Failure(f"reading weights needs {error.name}, of the extra 'reference'") from None
     if as_json:
-        click.echo(json.dumps(facts | {"tensors": rows}, indent=2))
+        print_json(facts | {"tensors": rows}, indent=2)
         return
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = Console(markup=False, emoji=False)  # names are another's, and stand as they are
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in facts.items():
         if isinstance(value, dict):
             for file, size in value.items():
-                table.add_row("", f"{file}  {size:,} bytes")
+                table.add_row("", visible(f"{file}  {size:,} bytes"))
         else:
             table.add_row(name.replace("_", " "), _readable(value))
     console.print(table)
@@ -162,7 +162,7 @@ def _cell(value: object) -> str:
         case int():
             return f"{value:,}"
         case _:
-            return str(value)
+            return visible(str(value))
 
 
 def _readable(value: object) -> str:
@@ -170,8 +170,8 @@ def _readable(value: object) -> str:
         case int():
             return f"{value:,}"
         case list():
-            return ", ".join(map(str, value))
+            return visible(", ".join(map(str, value)))
         case None:
             return "not stated"
         case _:
-            return str(value)
+            return visible(str(value))

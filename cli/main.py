@@ -1,6 +1,9 @@
 """The command `pibloom`: its commands, and the one place where their errors become sentences."""
 
+import contextlib
 import importlib
+import io
+import os
 import sys
 
 import click
@@ -19,10 +22,6 @@ class Failure(click.ClickException):
     """Something went wrong; the message is one sentence."""
 
     exit_code = FAILURE
-
-    def show(self, file: object = None) -> None:
-        """Print the sentence."""
-        click.echo(f"pibloom: {self.message}", err=True)
 
 
 class Refused(Failure):
@@ -70,18 +69,96 @@ def pibloom() -> None:
 
 def main() -> None:
     """Run the command line; the only way out is an exit code."""
+    _prepare_streams()
+    code = _run()
     try:
-        pibloom(standalone_mode=False)
-    except click.Abort:
-        sys.exit(INTERRUPTED)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        sys.stderr.close()  # whoever read us has gone, and wants no more
-        sys.exit(0)
+        sys.stdout.flush()
+    except OSError as error:
+        code = code or _failed(error)
+    if code == FAILURE:
+        _drop_output()
+    sys.exit(code)
+
+
+def _run() -> int:
+    try:
+        os.getcwd()
+    except OSError:
+        return _say("the current folder is not there any more; go to another", FAILURE)
+    try:
+        # click returns the code of --help and of other early ends, a command nothing
+        return pibloom(standalone_mode=False) or 0
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        with contextlib.suppress(OSError):
+            _report(error)
+        return error.exit_code
+    except MemoryError:
+        return _say("there is not enough memory", FAILURE)
+    except OSError as error:
+        return _failed(error)
+    except SystemExit:  # click's way when whoever read us has gone, and wants no more
+        _drop_output()
+        return 0
+
+
+def _report(error: click.ClickException) -> None:
+    from cli.text import visible
+
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        hint = f"Try '{error.ctx.command_path} --help' for help."
+        click.echo(f"{error.ctx.get_usage()}\n{hint}\n", err=True)
+    who = "Error" if isinstance(error, click.UsageError) else "pibloom"
+    click.echo(f"{who}: {visible(error.format_message())}", err=True)
+
+
+def _failed(error: OSError) -> int:
+    """Say what the system would not do."""
+    reason = error.strerror or str(error)
+    if error.filename is not None:
+        from cli.text import visible
+
+        return _say(f"{visible(os.fsdecode(error.filename))}: {reason}", FAILURE)
+    if isinstance(error, BrokenPipeError):
+        _drop_output()
+        return 0
+    return _say(f"standard output cannot be written: {reason}", FAILURE)
+
+
+def _say(sentence: str, code: int) -> int:
+    with contextlib.suppress(OSError):
+        click.echo(f"pibloom: {sentence}", err=True)
+    return code
+
+
+def _prepare_streams() -> None:
+    """Make every stream one that can be used, in whatever encoding.
+
+    The number of a closed one would go to the next file that is opened, a model's perhaps. Writing
+    to what takes its place fails, as it should.
+    """
+    for number, mode in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, mode)  # takes the lowest number that is free
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A path may be no UTF-8, and an encoding may lack a character.
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _drop_output() -> None:
+    """Send what is still to be written nowhere, so that Python's own end says nothing."""
+    from cli.text import drop
+
+    drop(sys.stdout)
+    drop(sys.stderr)
 
 
 if __name__ == "__main__":

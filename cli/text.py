@@ -1,7 +1,13 @@
-"""Options and input that several commands share."""
+"""Options, input and output that several commands share."""
 
+import json
+import math
+import os
+import re
 import sys
+import unicodedata
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +16,47 @@ import click
 from model.loader import default_model
 
 Function = Callable[..., Any]
+# Marks that turn the direction of what follows them, so that a name reads as another.
+_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_JSON_CONTROLS = re.compile("[\x7f-\x9f]")  # json.dumps escapes those below a blank only
+
+
+class Readable(click.Path):
+    """A path; a `~` is the home folder also where no shell has expanded it, as in --model=~/x."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(
+        self, value: Any, parameter: click.Parameter | None, context: click.Context | None
+    ) -> Path:
+        """Return the path; refuses an empty one, which would be the current folder."""
+        if value == "":
+            self.fail("it is given, but empty.", parameter, context)
+        try:
+            return Path(value).expanduser()
+        except RuntimeError:
+            self.fail(f"the home folder of {str(value)!r} is not known.", parameter, context)
+
+
+class Number(click.FloatRange):
+    """A number in a range, which NaN is not."""
+
+    def convert(
+        self, value: Any, parameter: click.Parameter | None, context: click.Context | None
+    ) -> float:
+        """Return the number."""
+        number: float = super().convert(value, parameter, context)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a valid float.", parameter, context)
+        return number
 
 
 def model_option(function: Function) -> Function:
     """Add `--model`, which the environment may set too."""
     return click.option(
         "--model",
-        type=click.Path(path_type=Path),
+        type=Readable(),
         envvar="PIBLOOM_MODEL",
         default=default_model,
         help="model.bloom or a checkpoint folder; PIBLOOM_MODEL, or the demo model.",
@@ -26,10 +66,63 @@ def model_option(function: Function) -> Function:
 def read_text(argument: str | None) -> str:
     """Return the argument, or standard input when there is none or it is `-`."""
     if argument is not None and argument != "-":
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise click.UsageError("the text is no UTF-8") from None
         return argument
-    if sys.stdin.isatty():
+    if sys.stdin is None or sys.stdin.isatty():
         raise click.UsageError("give a text, or send one to standard input")
     try:
         return sys.stdin.buffer.read().decode("utf-8")
     except UnicodeDecodeError:
         raise click.UsageError("standard input is no UTF-8 text") from None
+
+
+def visible(text: str) -> str:
+    """Show what would move the terminal's cursor, colour it, or turn what follows."""
+    return _escaped(text, keep="\n\t", turning=True)
+
+
+def written(text: str) -> str:
+    """Return a model's text as it may be written to standard output.
+
+    A terminal is sent no control characters; a file or a program gets the text as it is.
+    """
+    if not sys.stdout.isatty():
+        return text
+    return _escaped(text, keep="\n\t", turning=False)
+
+
+def _escaped(text: str, *, keep: str, turning: bool) -> str:
+    if text.isprintable():
+        return text
+
+    def shown(each: str) -> str:
+        bad = unicodedata.category(each) in ("Cc", "Cs") or (turning and each in _TURNING)
+        return f"<U+{ord(each):04X}>" if bad and each not in keep else each
+
+    return "".join(map(shown, text))
+
+
+def print_json(value: object, *, indent: int | None = None) -> None:
+    """Print JSON that is valid whatever the encoding of standard output, for a terminal too."""
+    utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
+    text = json.dumps(value, ensure_ascii=not utf8, indent=indent)
+    click.echo(_JSON_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+
+
+def say(text: str, *, err: bool = True) -> None:
+    """Tell a person something, whose loss stops nothing: of a command that goes on serving."""
+    try:
+        click.echo(text, err=err)
+    except (OSError, ValueError):  # a full disk, a reader that has left, a closed file
+        drop(sys.stderr if err else sys.stdout)
+
+
+def drop(stream: Any) -> None:
+    """Send all that is still to be written to a stream nowhere, so that ending cannot fail."""
+    with suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)

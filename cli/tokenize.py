@@ -1,12 +1,11 @@
 """`pibloom tokenize`: a text as tokens."""
 
-import json
 from pathlib import Path
 
 import click
 
 from cli.main import Refused
-from cli.text import model_option, read_text
+from cli.text import model_option, print_json, read_text
 from model.errors import ModelError
 
 
@@ -32,7 +31,7 @@ def tokenize(text: str | None, model: Path, *, as_json: bool) -> None:
         raise click.UsageError(str(error)) from None
     if as_json:
         fields = {"ids": encoding.ids, "pieces": encoding.pieces, "offsets": encoding.offsets}
-        click.echo(json.dumps(fields | {"count": len(encoding.ids)}, ensure_ascii=False))
+        print_json(fields | {"count": len(encoding.ids)})
         return
     # Written by hand, the piece last: rich takes minutes to measure half a million rows.
     spans = [f"{start}-{end}" for start, end in encoding.offsets]

@@ -16,7 +16,7 @@ FUNCTIONS = ("generate", "tokenize")
 @click.option(
     "--host",
     default=lambda: os.environ.get("HOST") or "127.0.0.1",
-    callback=flags.given,
+    callback=flags.host,
     help="Address to listen on; HOST, or 127.0.0.1.",
 )
 @click.option(

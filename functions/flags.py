@@ -18,7 +18,8 @@ def setting_flags(command: F) -> F:
     for item in reversed(fields(Settings)):
         variable = PREFIX + item.name.upper()
         if item.type is Secret:
-            command = _refused(item.name, variable)(command)
+            flag = "--" + item.name.replace("_", "-")
+            command = refused(flag, variable, f"{flag}-file")(command)
             continue
         among = item.metadata.get("among")
         command = click.option(
@@ -40,15 +41,24 @@ def given(context: click.Context, parameter: click.Parameter, value: str | None)
     return value
 
 
-def _refused(name: str, variable: str) -> Callable[[F], F]:
-    """Make a flag that only says why there is none: whoever lists processes would read it."""
-    flag = "--" + name.replace("_", "-")
+def host(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """Refuse what cannot be a host's name or address; a callback of click's."""
+    try:
+        value.encode("idna")
+    except UnicodeError:
+        raise click.BadParameter(f"{value!r} is no host.", context, parameter) from None
+    given(context, parameter, value)
+    return value
+
+
+def refused(flag: str, variable: str, file_flag: str) -> Callable[[F], F]:
+    """Give a command a hidden flag that says why a secret has none, and where it belongs."""
 
     def refuse(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
         if value is not None:
             raise click.UsageError(
-                f"{flag} would show the keys to everyone on this machine who lists processes;"
-                f" set {variable} instead, or name a file by {flag}-file",
+                f"{flag} would show the key to everyone on this machine who lists processes;"
+                f" set {variable} instead, or name a file by {file_flag}",
                 context,
             )
 

@@ -120,12 +120,13 @@ class Routes:
         paths = {path for _, path, _ in self.table if len(path) > 1}
         # A base URL with /v1 twice, or without it.
         meant = [each for each in sorted(paths) if path and _ends_alike(path, each.rstrip("/"))]
-        said = f"there is nothing at {_short(request.method)} {_short(request.path)};"
-        if meant:
-            said += f" is {meant[-1]} meant?"
+        said = [f"there is nothing at {_short(request.method)} {_short(request.path)}"]
         if any(each.startswith("/v1/") for each in paths):
-            said += " Clients of OpenAI's need this server's address with /v1 as their base URL;"
-        return said + " every route is in /openapi.json"
+            said.append("the base URL of OpenAI's clients is this server's address with /v1")
+        said.append("every route is in /openapi.json")
+        if meant:
+            said.append(f"is {meant[-1]} meant?")
+        return "; ".join(said)
 
 
 def _ends_alike(one: str, other: str) -> bool:
@@ -229,14 +230,15 @@ def _ids(request: Request) -> tuple[str, str]:
 
 def _check_key(request: Request, keys: Sequence[bytes]) -> None:
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    found = given.strip() if scheme.lower() == "bearer" else request.headers.get("X-API-Key", "")
+    bears = scheme.lower() == "bearer"
+    found = (given.strip() if bears else "") or request.headers.get("X-API-Key", "")
     # Every key is compared, in constant time: how long it takes tells nothing.
     right = [hmac.compare_digest(found.encode(errors="replace"), key) for key in keys]
     if any(right):
         return
     if found:
         raise WrongKey("the key that was sent is none of those that are taken here")
-    if scheme:
+    if scheme and not bears:
         raise Unauthorized("a key is needed as Authorization: Bearer KEY, but another scheme came")
     raise Unauthorized("a key is needed, and none was sent: Authorization: Bearer KEY")
 

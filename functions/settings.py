@@ -125,6 +125,9 @@ class Settings:
         return settings
 
 
+NAMES = frozenset(PREFIX + item.name.upper() for item in fields(Settings))
+
+
 def is_service_link(name: str, text: str) -> bool:
     """Whether a variable was made by Kubernetes, for a service whose name begins with pibloom."""
     return bool(

@@ -9,8 +9,6 @@ import fcntl
 import glob
 import hashlib
 import json
-import math
-import mmap
 import os
 import secrets
 import signal
@@ -25,21 +23,23 @@ from typing import IO, Any
 
 from model.baked import KINDS, MAGIC, VERSION, BakedModel, Header, TensorEntry, tensor_name
 from model.chat import ChatSource
-from model.checkpoint import PREFIX, Checkpoint, TensorInfo
+from model.checkpoint import Checkpoint
 from model.errors import ModelError
 from model.loader import license_of, model_name
 from model.native import library
 from model.store import PARTIAL, is_baked, remove_abandoned
 from model.tokenizer import Tokenizer
 from model.vocabulary import compile_vocabulary
+from model.weights import Floats, Reader
 
 Progress = Callable[[str, int, int], None]  # tensor, bytes done, bytes in all
 
 BITS = (8, 4, 32)
 F32, W8, W4, LOW = range(4)  # enum bloom_format
-_ROWS_AT_ONCE = 4096  # of a tensor that are quantised in one go; a multiple of 16
 _PAGE = 4096
-_MAP_NORESERVE = 0x4000  # of Linux; Python 3.11 has no name for it
+_NOT_FINITE, _TOO_LARGE = -1, -2  # enum bloom_value
+# How much scales that fp16 cannot keep may cost, relative to the root of the mean square.
+_MOST_LOST, _MOST_LOST_OF_ROW = 0.01, 0.1
 _PLANES, _PLAIN = (0, 1, 2), 3  # the kinds of the word embedding
 
 
@@ -62,7 +62,8 @@ def bake(
     """Write a model's file; returns each quantised tensor's error.
 
     `bits` is 8 or 4 for the layers (the word embedding has 8 either way), or 32 for none at all,
-    which serves to compare engines. `ModelError` when a weight is not finite.
+    which serves to compare engines. `ModelError` when a weight is not finite, or
+    too large or too small to be kept.
     """
     if bits not in BITS:
         raise ModelError(f"bits must be one of {', '.join(map(str, BITS))}, not {bits}")
@@ -72,6 +73,7 @@ def bake(
     errors: list[QuantisationError] = []
 
     def write(file: IO[bytes], header: Header) -> list[TensorEntry]:
+        checkpoint.check_head()
         total, done = sum(entry.size for entry in entries), 0
         offset = header.header_size
         for entry in entries:
@@ -79,17 +81,18 @@ def bake(
             entry.offset = -(-offset // step) * step
             offset = entry.offset + entry.size
         file.truncate(offset)
-        reader = _Reader(checkpoint)
-        for group in _together(entries):
-            name = (
-                "word_embeddings.weight"
-                if len(group) > 1
-                else tensor_name(group[0].kind, group[0].layer)
-            )
-            progress(name, done, total)
-            if error := _write_tensor(file, group, reader, name):
-                errors.append(error)
-            done += sum(entry.size for entry in group)
+        infos = {tensor.name: tensor for tensor in checkpoint.tensors}
+        with Reader(checkpoint.folder) as reader:
+            for group in _together(entries):
+                name = (
+                    "word_embeddings.weight"
+                    if len(group) > 1
+                    else tensor_name(group[0].kind, group[0].layer)
+                )
+                progress(name, done, total)
+                if error := _write_tensor(file, group, reader.rows(infos[name]), name):
+                    errors.append(error)
+                done += sum(entry.size for entry in group)
         file.seek(offset)
         progress("", total, total)
         config = checkpoint.config
@@ -286,80 +289,6 @@ def _entries(checkpoint: Checkpoint, bits: int) -> Iterator[TensorEntry]:
     yield from (entry(18), entry(19))
 
 
-@dataclass(frozen=True)
-class Floats:
-    """Rows of float32, in memory that C can read."""
-
-    values: "ctypes.Array[ctypes.c_float]"
-    rows: int
-    cols: int
-
-    @classmethod
-    def empty(cls, rows: int, cols: int) -> "Floats":
-        """Make room for some rows, all zeros."""
-        return cls((ctypes.c_float * (rows * cols))(), rows, cols)
-
-    def widened(self, cols: int) -> "Floats":
-        """Return a single row with zeros behind it."""
-        wide = Floats.empty(1, cols)
-        ctypes.memmove(wide.values, self.values, ctypes.sizeof(self.values))
-        return wide
-
-
-class _Reader:
-    """Reads a checkpoint's tensors as float32, some rows at a time."""
-
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self._folder = checkpoint.folder
-        self._info = {tensor.name: tensor for tensor in checkpoint.tensors}
-        self._pickle: tuple[str, dict[str, Any]] | None = None
-
-    def rows(self, name: str) -> Iterator[Floats]:
-        """Yield consecutive rows, up to 4,096 at once; a vector is one row."""
-        info = self._info[name]
-        shape = info.shape if len(info.shape) == 2 else (1, *info.shape)
-        read = self._mapped if info.file.endswith(".safetensors") else self._unpickled
-        with read(info) as (address, width):
-            for first in range(0, shape[0], _ROWS_AT_ONCE):
-                count = min(_ROWS_AT_ONCE, shape[0] - first)
-                rows = Floats.empty(count, shape[1])
-                start = address + first * shape[1] * width
-                if _c().bloom_widen(info.dtype.encode(), start, count * shape[1], rows.values):
-                    raise ModelError(f"{info.file}: {name} is of type {info.dtype}, no weight's")
-                yield rows
-
-    @contextmanager
-    def _mapped(self, info: TensorInfo) -> Iterator[tuple[int, int]]:
-        """Give the address of a tensor's data in a safetensors file, and the bytes of a number."""
-        with (self._folder / info.file).open("rb") as file:
-            # Writable, as ctypes asks, though nothing is written: no memory need be there for it.
-            flags = mmap.MAP_PRIVATE | _MAP_NORESERVE
-            data = mmap.mmap(file.fileno(), 0, flags, mmap.PROT_READ | mmap.PROT_WRITE)
-        view = (ctypes.c_char * len(data)).from_buffer(data)
-        try:
-            yield ctypes.addressof(view) + info.offset, info.nbytes // math.prod(info.shape)
-        finally:
-            del view
-            data.close()
-
-    @contextmanager
-    def _unpickled(self, info: TensorInfo) -> Iterator[tuple[int, int]]:
-        """Give the address of a tensor's data in a `.bin`, and the bytes of a number."""
-        import torch
-
-        if self._pickle is None or self._pickle[0] != info.file:
-            path = str(self._folder / info.file)
-            try:  # mapped, so that only the tensors that are used come into memory
-                data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            except RuntimeError:  # the older format, which was no archive
-                data = torch.load(path, map_location="cpu", weights_only=True)
-            self._pickle = (info.file, data)
-        data = self._pickle[1]
-        tensor = data[info.name] if info.name in data else data[PREFIX + info.name]
-        tensor = tensor.contiguous()
-        yield tensor.data_ptr(), tensor.element_size()
-
-
 def _together(entries: list[TensorEntry]) -> list[list[TensorEntry]]:
     """Group entries by the tensor that they are made of: the embedding becomes three at once."""
     planes = [entry for entry in entries if entry.kind in _PLANES]
@@ -367,14 +296,14 @@ def _together(entries: list[TensorEntry]) -> list[list[TensorEntry]]:
 
 
 def _write_tensor(
-    file: IO[bytes], group: list[TensorEntry], reader: _Reader, name: str
+    file: IO[bytes], group: list[TensorEntry], tensor: Iterator[Floats], name: str
 ) -> QuantisationError | None:
-    sums = (ctypes.c_double * 3)()
+    sums = (ctypes.c_double * 5)()
     places = [entry.offset for entry in group]
-    for rows in reader.rows(name):
+    for rows in tensor:
         parts: tuple[bytes, ...]
         if len(group) > 1:
-            parts = _pack_embedding(rows, sums)
+            parts = _pack_embedding(rows, sums, name)
         else:
             if group[0].rows == 1:
                 rows = rows.widened(group[0].cols)
@@ -386,24 +315,44 @@ def _write_tensor(
 
 
 def _error(name: str, sums: Any) -> QuantisationError:
-    squares, values, largest = sums
+    squares, values, largest, lost, lost_of_row = sums
+    if lost > _MOST_LOST**2 * values or lost_of_row > _MOST_LOST_OF_ROW**2:
+        raise ModelError(
+            f"{name} holds weights that are too small to be quantised: {_share(lost, values)} would"
+            f" be lost (at most {_MOST_LOST:.0%}), and {_share(lost_of_row, 1)} of a row (at most"
+            f" {_MOST_LOST_OF_ROW:.0%})"
+        )
     return QuantisationError(name, (squares / values) ** 0.5 if values else 0.0, largest)
+
+
+def _share(lost: float, values: float) -> str:
+    return f"{(lost / values) ** 0.5:.1%}"
 
 
 def _pack(format_: int, rows: Floats, sums: Any, name: str) -> bytes:
     out = ctypes.create_string_buffer(_c().bloom_format_size(format_, rows.rows, rows.cols))
-    if _c().bloom_pack(format_, rows.rows, rows.cols, rows.values, out, sums):
-        raise ModelError(f"{name} holds a value that is not finite")
+    _check(_c().bloom_pack(format_, rows.rows, rows.cols, rows.values, out, sums), name)
     return out.raw
 
 
-def _pack_embedding(rows: Floats, sums: Any) -> tuple[bytes, bytes, bytes]:
+def _pack_embedding(rows: Floats, sums: Any, name: str) -> tuple[bytes, bytes, bytes]:
     high = ctypes.create_string_buffer(_c().bloom_format_size(W4, rows.rows, rows.cols))
     low = ctypes.create_string_buffer(_c().bloom_format_size(LOW, rows.rows, rows.cols))
     norms = ctypes.create_string_buffer(4 * rows.rows)
-    if _c().bloom_pack_embedding(rows.rows, rows.cols, rows.values, high, low, norms, sums):
-        raise ModelError("word_embeddings.weight holds a value that is not finite, or huge")
+    code = _c().bloom_pack_embedding(rows.rows, rows.cols, rows.values, high, low, norms, sums)
+    _check(code, name)
     return high.raw, low.raw, norms.raw
+
+
+def _check(code: int, name: str) -> None:
+    """Raise what a packing function refused, by its `enum bloom_value`."""
+    if code == _NOT_FINITE:
+        raise ModelError(f"{name} holds a value that is not finite; the checkpoint is damaged")
+    if code == _TOO_LARGE:
+        raise ModelError(
+            f"{name} holds a value that is too large for a weight; the checkpoint is damaged, or it"
+            " is of another kind of model"
+        )
 
 
 @cache
@@ -411,7 +360,6 @@ def _c() -> ctypes.CDLL:
     c, pointer, u32 = library(), ctypes.c_void_p, ctypes.c_uint32
     c.bloom_format_size.restype = ctypes.c_uint64
     c.bloom_format_size.argtypes = (u32, ctypes.c_uint64, ctypes.c_uint64)
-    c.bloom_widen.argtypes = (ctypes.c_char_p, pointer, ctypes.c_uint64, pointer)
     c.bloom_pack.argtypes = (u32, u32, u32, pointer, pointer, pointer)
     c.bloom_pack_embedding.argtypes = (u32, u32, pointer, pointer, pointer, pointer, pointer)
     return c

@@ -250,6 +250,15 @@ def _stops(talk: str, said: str, hidden: Collection[str]) -> tuple[str, ...]:
         stops.append(between.rstrip())
         if end and between.strip().startswith(end) and end != between.strip():
             stops.append(end)
-    elif last.strip() and (last[0] == "\n" or not last.strip().replace("_", "").isalnum()):
-        stops.append(last.rstrip() if last[0] == "\n" else "\n" + last.strip())
+    else:
+        stops += [each.strip() for each in before[:1] if _is_marker(each)]
+        if last.strip() and last[0] == "\n":
+            stops.append(last.rstrip())
+        elif _is_marker(last):
+            stops.append("\n" + last.strip())
     return tuple(dict.fromkeys(stop for stop in stops if stop.strip()))
+
+
+def _is_marker(text: str) -> bool:
+    """Whether a text is no mere word, which an answer may contain as well."""
+    return bool(text.strip()) and not text.strip().replace("_", "").isalnum()

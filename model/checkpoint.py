@@ -1,38 +1,41 @@
 """A checkpoint folder as the hub ships it, checked before anything is loaded.
 
-Weights may be safetensors or `pytorch_model.bin`, whole or sharded. A `.bin` is a pickle; it is
-only ever read by torch's restricted unpickler, which builds tensors and refuses code.
+Weights may be safetensors or `pytorch_model.bin`, whole or sharded. What transformers would make
+another model of than is served here is refused by its name.
 """
 
-import json
 import math
-from collections.abc import Iterator
+import re
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from model.config import BloomConfig
 from model.errors import ModelError
+from model.files import shown
 from model.generation_config import GenerationConfig
 from model.tokenizer import Tokenizer
+from model.weight_files import TensorInfo, tensors_of, weight_files
+from model.weights import TYPES, same_values
 
 PREFIX = "transformer."
-_TIED = "lm_head.weight"  # written by some exporters, though it is the word embedding again
-_WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I8": 1, "U8": 1, "BOOL": 1}
-_LARGEST_HEADER = 100_000_000  # bytes, as the format says
-_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # the first that is there is read
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """One tensor of a checkpoint, without its data."""
-
-    name: str  # without the prefix `transformer.`
-    shape: tuple[int, ...]
-    dtype: str  # as safetensors spells it: F32, F16, BF16 …
-    file: str
-    nbytes: int
-    offset: int = 0  # of its bytes in a safetensors file
+_EMBEDDING, _HEAD = "word_embeddings.weight", "lm_head.weight"
+_ADAPTERS = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+# Buffers of older exporters: masks, which every model of the kind has, and no weights.
+_MASKS = re.compile(
+    r"h\.\d+\.(self_attention|attn)\.(bias|masked_bias|scale_mask_softmax\.causal_mask)"
+)
+# What a tensor is that no language model has, by what its name looks like.
+_FOREIGN = (
+    (r"lora_|^base_model\.|^prompt_encoder|^modules_to_save", "of an adapter; merge it into the"
+     " weights first (merge_and_unload of PEFT)"),
+    (r"(weight_scale|weight_scale_inv|input_scale|qweight|qzeros|scales|g_idx|SCB|absmax"
+     r"|quant_map|quant_state\..*|weight_format|weight_packed|weight_shape)$",
+     "of quantised weights, which are not supported; take the model as it was before, which"
+     " piBLOOM quantises itself"),
+    (r"^(score|classifier|qa_outputs|v_head|value_head|reward_head)\.", "the head of another task,"
+     " and only a language model is served"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -46,13 +49,16 @@ class Checkpoint:
 
     @classmethod
     def open(cls, folder: Path) -> "Checkpoint":
-        """Read the folder's headers; `ModelError` names the file and what was expected of it."""
+        """Read the folder's headers; `ModelError` names the file and what was expected of it.
+
+        Weights are not read: `check_head` compares the ones that must be the same.
+        """
         check_folder(folder)
+        _refuse_other_folders(folder)
         config = BloomConfig.open(folder / "config.json")
         generation = GenerationConfig.open(folder, config.vocab_size)
         config = replace(config, eos_token_ids=generation.eos_token_ids)
-        tensors = [tensor for path in weight_files(folder) for tensor in _tensors(path)]
-        _check_shapes(folder, config, tensors)
+        tensors = _model_tensors(folder, config, tensors_of(weight_files(folder)))
         return cls(folder, config, tensors, generation)
 
     @cached_property
@@ -63,14 +69,25 @@ class Checkpoint:
     @property
     def parameters(self) -> int:
         """Number of weights; the tied output head is not counted again."""
-        sizes = {tensor.name: math.prod(tensor.shape) for tensor in self.tensors}
-        sizes.pop(_TIED, None)
-        return sum(sizes.values())
+        return sum(math.prod(tensor.shape) for tensor in self.tensors if tensor.name != _HEAD)
 
     @property
     def size_bytes(self) -> int:
         """Bytes of all tensors."""
         return sum(tensor.nbytes for tensor in self.tensors)
+
+    def check_head(self) -> None:
+        """Compare the output head, where one is stored, with the word embedding.
+
+        This reads both. `ModelError` when they differ, as transformers then keeps them apart.
+        """
+        found = {tensor.name: tensor for tensor in self.tensors}
+        head = found.get(_HEAD)
+        if head and not same_values(self.folder, found[_EMBEDDING], head):
+            raise ModelError(
+                f"{self.folder / head.file}: {_HEAD} differs from {_EMBEDDING}, and an output head"
+                " of its own is not supported"
+            )
 
     def tokenizer(self) -> Tokenizer:
         """Open the tokenizer; `ModelError` when it has more entries than the embedding has rows."""
@@ -93,111 +110,78 @@ def check_folder(folder: Path) -> None:
         )
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """Return the files that hold a checkpoint's weights; `ModelError` when there are none."""
-    for name in _WEIGHT_FILES:
-        index = folder / f"{name}.index.json"
-        if index.is_file():
-            return _shards(index)
-        if (folder / name).is_file():
-            return [folder / name]
-    raise ModelError(f"{folder} has no weights: expected {' or '.join(_WEIGHT_FILES)}, or an index")
-
-
-def _shards(index: Path) -> list[Path]:
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise ModelError(f"{index} is no index of shards: expected a weight_map") from None
-    paths = []
-    for name in names:
-        path = index.parent / str(name)
-        if Path(str(name)).name != name:
-            raise ModelError(f"{index} names a file outside of its folder: {name!r}")
-        if not path.is_file():
-            raise ModelError(f"{path} is missing, although {index.name} names it")
-        paths.append(path)
-    return paths
-
-
-def _tensors(path: Path) -> Iterator[TensorInfo]:
-    if path.suffix == ".safetensors":
-        yield from _safetensors(path)
-    else:
-        yield from _pickled(path)
-
-
-def _safetensors(path: Path) -> Iterator[TensorInfo]:
-    """Read the header: a length, JSON, and the tensors' bytes behind it."""
-    size = path.stat().st_size
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if length > min(size, _LARGEST_HEADER):
-                raise ValueError("its header is longer than the file")
-            table = json.loads(file.read(length))
-        for name, found in table.items():
-            if name == "__metadata__":
-                continue
-            shape, (start, end) = tuple(found["shape"]), found["data_offsets"]
-            if not all(isinstance(each, int) and each >= 0 for each in (*shape, start, end)):
-                raise ValueError(f"{name} has no shape")
-            width = _WIDTHS[found["dtype"]]
-            if end - start != width * math.prod(shape):
-                raise ValueError(f"{name} does not have the size of its shape")
-            if 8 + length + end > size:
-                raise ValueError(f"{name} reaches beyond the end of the file")
-            yield TensorInfo(
-                name.removeprefix(PREFIX),
-                shape,
-                found["dtype"],
-                path.name,
-                end - start,
-                8 + length + start,
-            )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ModelError(f"{path} is truncated or no safetensors file: {error}") from None
-
-
-def _pickled(path: Path) -> Iterator[TensorInfo]:
-    import pickle
-
-    import torch
-
-    with path.open("rb") as file:
-        if file.read(20).startswith(b"version https://git"):
+def _refuse_other_folders(folder: Path) -> None:
+    """Say what a folder is that has another thing in it, or beside it, than a whole model."""
+    for name in _ADAPTERS:
+        if (folder / name).exists():
             raise ModelError(
-                f"{path} is only a pointer to the weights; fetch them with git lfs pull"
+                f"{folder / name} is an adapter (LoRA), which is not supported: merge it into the"
+                " weights of its model first (merge_and_unload of PEFT), or move it away"
             )
-    names = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
-    try:
-        # On the device "meta" only shapes are made; weights_only is the restricted unpickler.
-        data = torch.load(path, map_location="meta", weights_only=True)
-    except pickle.UnpicklingError:
+    if not (folder / "config.json").exists() and (folder / "snapshots").is_dir():
         raise ModelError(
-            f"{path} holds more than tensors, and is refused: unpickling it could run code"
-        ) from None
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ModelError(f"{path} is truncated or no PyTorch file: {reason}") from None
-    if not isinstance(data, dict) or not all(isinstance(v, torch.Tensor) for v in data.values()):
-        raise ModelError(f"{path}: expected a dictionary of tensors")
-    for name, tensor in data.items():
-        dtype = names.get(tensor.dtype, str(tensor.dtype))
-        shape = tuple(tensor.shape)
-        yield TensorInfo(name.removeprefix(PREFIX), shape, dtype, path.name, tensor.nbytes)
+            f"{folder} is a folder of the hub's cache; the model is in {folder / 'snapshots'}/…"
+        )
 
 
-def _check_shapes(folder: Path, config: BloomConfig, tensors: list[TensorInfo]) -> None:
-    found = {tensor.name: tensor for tensor in tensors}
-    for name, shape in config.shapes().items():
-        tensor = found.get(name)
-        if tensor is None:
+def _model_tensors(
+    folder: Path, config: BloomConfig, tensors: list[TensorInfo]
+) -> list[TensorInfo]:
+    """Return the tensors of the model that config.json describes, each once, under their names."""
+    found: dict[str, TensorInfo] = {}
+    for stored in tensors:
+        tensor = replace(stored, name=stored.key.removeprefix(PREFIX))
+        if other := found.get(tensor.name):
             raise ModelError(
-                f"{folder}: the weights lack {name}, which a BLOOM of its config.json has"
+                f"{folder}: {shown(tensor.name)} is stored twice, as {shown(other.key)} in"
+                f" {other.file} and as {shown(tensor.key)} in {tensor.file}; which one counts is"
+                " not known"
             )
-        if tensor.shape != shape:
+        found[tensor.name] = tensor
+    shapes = config.shapes()
+    if config.tie_word_embeddings and _EMBEDDING not in found and _HEAD in found:
+        found[_EMBEDDING] = replace(found.pop(_HEAD), name=_EMBEDDING)
+    if not config.tie_word_embeddings and _HEAD not in found:
+        raise ModelError(
+            f"{folder}: tie_word_embeddings is false in config.json, but the weights lack {_HEAD}"
+        )
+    if _HEAD in found:
+        shapes[_HEAD] = shapes[_EMBEDDING]
+    for name in found.keys() - shapes.keys():
+        if not _is_mask(found[name]):
             raise ModelError(
-                f"{folder / tensor.file}: {name} is {list(tensor.shape)},"
-                f" but config.json asks for {list(shape)}"
+                f"{folder / found[name].file}: {shown(found[name].key)} is {_foreign(name, config)}"
             )
+    for name, shape in shapes.items():
+        _check(folder, name, shape, found.get(name))
+    return [tensor for name, tensor in found.items() if name in shapes]
+
+
+def _is_mask(tensor: TensorInfo) -> bool:
+    """Whether it is a mask: of four dimensions, or a single number, and not a vector as a bias."""
+    return bool(_MASKS.fullmatch(tensor.name)) and len(tensor.shape) in (0, 4)
+
+
+def _foreign(name: str, config: BloomConfig) -> str:
+    for pattern, description in _FOREIGN:
+        if re.search(pattern, name):
+            return description
+    layer = re.match(r"h\.(\d+)\.", name)
+    if layer and int(layer[1][:9]) >= config.layers:
+        return f"of a layer beyond the {config.layers} of config.json"
+    return "no tensor of a BLOOM of its config.json"
+
+
+def _check(folder: Path, name: str, shape: tuple[int, ...], tensor: TensorInfo | None) -> None:
+    if tensor is None:
+        raise ModelError(f"{folder}: the weights lack {name}, which a BLOOM of its config.json has")
+    if tensor.shape != shape:
+        raise ModelError(
+            f"{folder / tensor.file}: {name} is {shown(list(tensor.shape))},"
+            f" but config.json asks for {list(shape)}"
+        )
+    if tensor.dtype not in TYPES:
+        raise ModelError(
+            f"{folder / tensor.file}: {name} is of the type {shown(tensor.dtype)}; weights must be"
+            f" {', '.join(TYPES)}"
+        )

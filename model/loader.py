@@ -206,8 +206,8 @@ def _open_reference(folder: Path, dtype: str, device: str) -> _Opened:
 def _chat(opened: _Opened, named: str) -> ChatTemplate:
     """Use the template that the setting names, or else the model's own."""
     if named:
-        return ChatTemplate.named(named, opened.chat.tokens)
-    return ChatTemplate.of(opened.chat)
+        return ChatTemplate.named(named, opened.chat.tokens, opened.tokenizer.hidden)
+    return ChatTemplate.of(opened.chat, opened.tokenizer.hidden)
 
 
 def _warm(scheduler: Scheduler, tokenizer: Tokenizer) -> None:

@@ -86,6 +86,7 @@ class _Running:
     stops: StopStrings
     started: float
     next: list[int]  # what the engine has not seen yet: the rest of the prompt, or the last token
+    ends: frozenset[int]  # tokens that end it, and are not shown
     decoding_since: float = 0.0  # 0 while the prompt is being read
     text: list[str] = field(default_factory=list)
     count: int = 0
@@ -360,6 +361,7 @@ class Scheduler:
                 StopStrings(request.stop),
                 started=time.monotonic(),
                 next=list(request.prompt[sequence.length :]),
+                ends=self._ends(request),
                 cached=sequence.length,
             )
         except BaseException:
@@ -371,6 +373,12 @@ class Scheduler:
             self._engine.release(sequence)
         except Exception:
             log.exception("the engine could not release a sequence")
+
+    def _ends(self, request: Request) -> frozenset[int]:
+        """Return what ends a reply: the model's own tokens, and hidden ones asked for as stops."""
+        hidden = self._tokenizer.hidden
+        asked = (hidden[stop] for stop in request.stop if stop in hidden)
+        return frozenset(self._engine.config.eos_token_ids).union(asked)
 
     def _first_in_line(self) -> Generation | None:
         """Return whose turn it is: of those who have the fewest companions running, the oldest.
@@ -446,7 +454,7 @@ class Scheduler:
         if not running.count:
             self._observe(self.observer.first_token, time.monotonic() - generation.submitted)
         running.count += 1
-        ended = token in self._engine.config.eos_token_ids
+        ended = token in running.ends
         text, stopped = running.stops.push("" if ended else running.decoder.push(token))
         full = len(request.prompt) + running.count >= self.max_context
         last = ended or stopped or full or running.count >= request.max_new_tokens

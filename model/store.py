@@ -138,7 +138,7 @@ def _baker() -> str:
 
 def _digests(folder: Path, known: Digests) -> Digests:
     """Digest the files that a bake reads, and the names of the others, which may forbid it."""
-    from model.checkpoint import weight_files
+    from model.weight_files import weight_files
 
     weights = set(weight_files(folder))
     found: Digests = {}

@@ -79,6 +79,10 @@ class Tokenizer:
         )
         self.special = frozenset(each.id for each in added if each.flags & IS_SPECIAL)
         self._before, self._after = around[: header.before], around[header.before :]
+        # Special tokens' texts, which replies lack.
+        self.hidden: dict[str, int] = {
+            self.bytes_of(id_).decode("utf-8", "replace"): id_ for id_ in sorted(self.special)
+        }
 
     @classmethod
     def from_bytes(cls, compiled: bytes) -> "Tokenizer":

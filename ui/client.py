@@ -173,6 +173,7 @@ class Functions:
     ) -> None:
         self._generate, self._tokenize = settings.generate_url, settings.tokenize_url
         self._wake_s, self._idle_s, self._short_s = wake_s, idle_s, short_s
+        self._told: dict[tuple[str, str], set[str]] = {}  # what was logged, by function and path
         key = settings.api_key.reveal()
         self._http = httpx.AsyncClient(
             transport=transport,
@@ -248,17 +249,29 @@ class Functions:
         )
         await self._json(request, "generate")
 
-    async def _send(self, request: httpx.Request, who: str, wait_s: float) -> httpx.Response:
+    async def _send(
+        self, request: httpx.Request, who: str, wait_s: float, *, by_itself: bool = False
+    ) -> httpx.Response:
         # The id under which the function logs this request; ours names it when something fails.
         trace = secrets.token_hex(16)
         request.headers["traceparent"] = f"00-{trace}-{secrets.token_hex(8)}-01"
+        # What every page asks by itself every few seconds is told once until it is answered.
+        told = self._told.setdefault((who, request.url.path), set()) if by_itself else set()
+        wrong = None
         try:
             response = await self._answer(request, who, wait_s)
+            if response.status_code >= 400:
+                wrong = f"status {response.status_code}"
         except Failure as failure:
-            log.warning("%s: %s, request %s", who, failure.kind, trace)
+            wrong = failure.kind
             raise
-        if response.status_code >= 400:
-            log.warning("%s: status %d, request %s", who, response.status_code, trace)
+        finally:
+            if wrong is not None and wrong not in told:
+                log.warning("%s: %s, request %s", who, wrong, trace)
+                told.add(wrong)
+        if wrong is None and told:
+            log.warning("%s: %s answers again", who, request.url.path)
+            told.clear()
         return response
 
     async def _answer(self, request: httpx.Request, who: str, wait_s: float) -> httpx.Response:
@@ -271,7 +284,7 @@ class Functions:
             raise Failure("unreachable", f"The {who} function cannot be reached.") from None
 
     async def _json(self, request: httpx.Request, who: str) -> dict[str, Any]:
-        response = await self._send(request, who, self._wake_s)
+        response = await self._send(request, who, self._wake_s, by_itself=True)
         try:
             if response.status_code != 200:
                 raise await self._refusal(response, who)

@@ -16,7 +16,7 @@ from flask import Request as HttpRequest
 from flask import Response
 from msgspec import Meta
 
-from functions import errors
+from functions import drawing, errors
 from functions.generate import jobs, openai, streams
 from functions.http import json_reply, read_body
 from model import generation, loader
@@ -36,9 +36,9 @@ Neutral = Any  # taken and without effect here
 class Options(openai.Sampled, forbid_unknown_fields=True, kw_only=True):
     """How a reply is drawn, in Ollama's words."""
 
-    repeat_penalty: Annotated[float, Meta(ge=0.5, le=5)] | None = None
-    num_predict: Annotated[int, Meta(ge=-2, le=openai.MOST_TOKENS)] | None = None
-    stop: openai.Stop | Annotated[list[openai.Stop], Meta(max_length=8)] | None = None
+    repeat_penalty: drawing.RepetitionPenalty | None = None
+    num_predict: Annotated[int, Meta(ge=-2, le=drawing.MOST_TOKENS)] | None = None
+    stop: drawing.Stop | drawing.Stops | None = None
     # Other ways of sampling, which are off by these values.
     repeat_last_n: int | None = None
     mirostat: int | None = None

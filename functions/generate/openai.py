@@ -14,7 +14,7 @@ from flask import Request as HttpRequest
 from flask import Response
 from msgspec import Meta
 
-from functions import errors, sse
+from functions import drawing, errors, sse
 from functions.generate import jobs
 from functions.http import as_api_error, describe, json_reply, read_body
 from model import generation, loader
@@ -22,16 +22,12 @@ from model.sampling import SamplingParams
 from model.tokenizer import NEVER_DRAWN, StreamDecoder
 
 COMPLETION_TOKENS = 16  # of a completion that names none, as OpenAI has it
-MOST_TOKENS = 4096
 MOST_CHOICES = 16
 MOST_PROMPTS = 64
 
-Stop = Annotated[str, Meta(max_length=64)]  # an empty one stops nothing
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 # As many as a client likes to ask for; a reply has at most MOST_TOKENS and what there is room for.
 Tokens = Annotated[int, Meta(ge=1, le=2**31 - 1)]
-Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-TopK = Annotated[int, Meta(ge=-1, le=1000)]  # 0 and -1 cut nothing off
 Text = Annotated[str, Meta(min_length=1)]
 # What changes nothing in the answer of a model that only writes text, and is looked at by nobody.
 Neutral = Annotated[Any, Meta(description="accepted; it changes nothing here")]
@@ -115,8 +111,8 @@ class ResponseFormat(msgspec.Struct):
 class Sampled(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """How a reply is drawn; what is not given is as the checkpoint, or else piBLOOM, has it."""
 
-    seed: Seed | None = None
-    temperature: Annotated[float, Meta(ge=0, le=5)] | None = None
+    seed: drawing.Seed | None = None
+    temperature: drawing.Temperature | None = None
     top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
@@ -124,9 +120,9 @@ class Sampled(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         Annotated[dict[str, Annotated[float, Meta(ge=-100, le=100)]], Meta(max_length=300)] | None
     ) = None
     # Not OpenAI's, but of the servers that people come from.
-    top_k: TopK | None = None
-    repetition_penalty: Annotated[float, Meta(ge=0.5, le=5)] | None = None
-    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    top_k: drawing.TopK | None = None
+    repetition_penalty: drawing.RepetitionPenalty | None = None
+    min_p: drawing.MinP | None = None
 
 
 class Common(Sampled, kw_only=True):
@@ -134,7 +130,7 @@ class Common(Sampled, kw_only=True):
 
     model: str | None = None
     n: Annotated[int, Meta(ge=1, le=MOST_CHOICES)] | None = None
-    stop: Stop | Annotated[list[Stop], Meta(max_length=8)] | None = None
+    stop: drawing.Stop | drawing.Stops | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: Neutral = None
@@ -356,7 +352,7 @@ class Api:
                     requests.append(
                         generation.Request(
                             ids,
-                            min(limit, MOST_TOKENS),
+                            min(limit, drawing.MOST_TOKENS),
                             _seeded(sampling, place),
                             stop,
                             deadline,
@@ -659,7 +655,7 @@ def answer_to(
     if not ids:
         raise errors.InvalidField("there is no text to answer", param=None)
     room = max(1, model.scheduler.max_context - len(ids))
-    tokens = min(limit or room, MOST_TOKENS)
+    tokens = min(limit or room, drawing.MOST_TOKENS)
     return generation.Request(ids, tokens, sampling, stop, deadline, logprobs)
 
 
@@ -683,19 +679,7 @@ def sampling_of(model: loader.Model, body: Sampled) -> SamplingParams:
     given = {name: getattr(body, name) for name in (*names, "top_k", "repetition_penalty", "min_p")}
     if body.logit_bias:
         given["logit_bias"] = tuple(_biases(model, body.logit_bias))
-    return drawn(model, given)
-
-
-def drawn(model: loader.Model, given: dict[str, Any]) -> SamplingParams:
-    """Return the model's way to draw with what is given of it; None is not given."""
-    given = {name: value for name, value in given.items() if value is not None}
-    if given.get("top_p") == 0:
-        given["top_p"] = 1e-9  # OpenAI's own smallest value: the likeliest token alone
-    if given.get("top_k") == -1:
-        given["top_k"] = 0  # as other servers call it
-    if "seed" in given:
-        given["seed"] %= 2**63  # a negative one is as good as any
-    return replace(model.sampling, **given)
+    return drawing.drawn(model.sampling, given)
 
 
 def _biases(model: loader.Model, biases: dict[str, float]) -> Iterator[tuple[int, float]]:

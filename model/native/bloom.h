@@ -72,11 +72,16 @@ BLOOM_API const struct bloom_header *bloom_file_header(const struct bloom_file *
 /* Bytes that a tensor of a format takes. */
 BLOOM_API uint64_t bloom_format_size(uint32_t format, uint64_t rows, uint64_t cols);
 
-/* Floats of `type`, as safetensors names it (F32, F16, BF16); -1 for another. */
+/* Floats of `type`, as safetensors names it (F64, F32, F16, BF16); -1 for another. */
 BLOOM_API int bloom_widen(const char *type, const void *values, uint64_t count, float *out);
+/* Whether all of some floats are equal, one by one. */
+BLOOM_API int bloom_same(const float *one, const float *other, uint64_t count);
 /* Write `rows` rows (a multiple of 16, or the tensor's last ones) in a format; adds the squares of
- * the errors and of the values to sums[0] and [1], and keeps the largest error in sums[2].
- * Returns 0, or -1 when a value is not finite. */
+ * the errors and of the values to sums[0] and [1], keeps the largest error in sums[2], and adds to
+ * sums[3] the squares that are lost because the scales of tiny values cannot be kept as fp16; the
+ * largest share of a row's squares that is lost so is kept in sums[4].
+ * Returns 0, BLOOM_NOT_FINITE or BLOOM_TOO_LARGE: nothing is ever clipped to what can be kept. */
+enum bloom_value { BLOOM_NOT_FINITE = -1, BLOOM_TOO_LARGE = -2 };
 BLOOM_API int bloom_pack(uint32_t format, uint32_t rows, uint32_t cols, const float *values,
                          uint8_t *out, double *sums);
 /* The word embedding's rows as two planes and, for each row, the norm of what `low` adds. */

@@ -38,9 +38,15 @@ static int clamp(float value, int low, int high) {
     return rounded < low ? low : rounded > high ? high : (int)rounded;
 }
 
+/* No weight of a BLOOM comes near; the squares of larger ones could overflow in a norm. */
+static const float LARGEST = 1e15f;
+/* A scale of fewer units than these, 2^-24 each, moves by more than 1/128 when it is rounded. */
+enum { FINE = 64, SUBNORMAL = 1024 };
+
 struct group {
     uint16_t scale;
     int q[BLOOM_GROUP];
+    double lost; /* squared error beyond that of a scale that is not rounded */
 };
 
 static double error_of(const float *values, float scale, int low, int high) {
@@ -54,7 +60,32 @@ static double error_of(const float *values, float scale, int low, int high) {
     return error;
 }
 
-/* Quantise 64 values to whole numbers in low..high times a scale that fp16 can hold. */
+/* As error_of, exact for values of any size. */
+static double exact_error_of(const float *values, double scale, int low, int high) {
+    double error = 0;
+    for (int i = 0; i < BLOOM_GROUP && scale != 0; i++) {
+        double q = rint(values[i] / scale), rest;
+        q = q < low ? low : q > high ? high : q;
+        rest = values[i] - scale * q;
+        error += rest * rest;
+    }
+    return error;
+}
+
+/* Round a scale to fp16: to the nearest, or where fp16 is coarse to the neighbour that fits the
+ * values better. The nearest one below could clip a large part of them, or be zero. */
+static uint16_t round_scale(const float *values, float scale, int low, int high) {
+    uint16_t nearest = float_to_half(scale), sign = nearest & 0x8000;
+    if ((nearest & 0x7fff) >= FINE || scale == 0) return nearest;
+    uint16_t below = (uint16_t)(fabsf(scale) * 0x1p24f), above = (uint16_t)(below + 1);
+    if (!below) return above | sign;
+    double error_below = exact_error_of(values, half_to_float(below | sign), low, high);
+    double error_above = exact_error_of(values, half_to_float(above | sign), low, high);
+    return (error_below < error_above ? below : above) | sign;
+}
+
+/* Quantise 64 values to whole numbers in low..high times a scale that fp16 can hold; the scale is
+ * infinite when they are too large for that. */
 static struct group quantise(const float *values, int low, int high) {
     struct group out = {0};
     float least = 0, most = 0;
@@ -81,31 +112,49 @@ static struct group quantise(const float *values, int low, int high) {
             }
         }
     }
-    out.scale = float_to_half(scale);
+    out.scale = round_scale(values, scale, low, high);
     float rounded = half_to_float(out.scale);
-    if (isinf(rounded)) {
-        out.scale = scale > 0 ? 0x7bff : 0xfbff;
-        rounded = half_to_float(out.scale);
-    }
+    if (isinf(rounded)) return out;
     for (int i = 0; i < BLOOM_GROUP; i++)
         out.q[i] = rounded == 0 ? 0 : clamp(values[i] / rounded, low, high);
+    if ((out.scale & 0x7fff) < SUBNORMAL) {
+        for (int i = 0; i < BLOOM_GROUP; i++) {
+            double rest = values[i] - (double)rounded * out.q[i];
+            out.lost += rest * rest;
+        }
+        out.lost = fmax(0, out.lost - exact_error_of(values, scale, low, high));
+    }
     return out;
 }
 
-static int all_finite(const float *values, size_t count) {
-    for (size_t i = 0; i < count; i++)
-        if (!isfinite(values[i])) return 0;
-    return 1;
+static int check(const float *values, size_t count) {
+    int large = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (!isfinite(values[i])) return BLOOM_NOT_FINITE;
+        large |= fabsf(values[i]) > LARGEST;
+    }
+    return large ? BLOOM_TOO_LARGE : 0;
 }
 
-static void account(const float *values, const struct group *group, size_t count, double *sums) {
+struct row { double squares, lost; };
+
+static void account(const float *values, const struct group *group, size_t count, double *sums,
+                    struct row *row) {
     float scale = half_to_float(group->scale);
+    row->lost += group->lost;
     for (size_t i = 0; i < count; i++) {
         double error = fabs((double)values[i] - (double)scale * group->q[i]);
+        double square = (double)values[i] * values[i];
         sums[0] += error * error;
-        sums[1] += (double)values[i] * values[i];
+        sums[1] += square;
+        row->squares += square;
         if (error > sums[2]) sums[2] = error;
     }
+}
+
+static void account_row(const struct row *row, double *sums) {
+    sums[3] += row->lost;
+    if (row->lost > sums[4] * row->squares) sums[4] = row->lost / row->squares;
 }
 
 /* Copy a row's group, filled up with zeros; returns how many columns are real. */
@@ -141,7 +190,8 @@ uint64_t bloom_format_size(uint32_t format, uint64_t rows, uint64_t cols) {
 
 int bloom_pack(uint32_t format, uint32_t rows, uint32_t cols, const float *values, uint8_t *out,
                double *sums) {
-    if (!all_finite(values, (size_t)rows * cols)) return -1;
+    int problem = check(values, (size_t)rows * cols);
+    if (problem) return problem;
     memset(out, 0, bloom_format_size(format, rows, cols));
     if (format == BLOOM_F32) {
         size_t stride = round_up(cols, 16) * sizeof(float);
@@ -158,11 +208,13 @@ int bloom_pack(uint32_t format, uint32_t rows, uint32_t cols, const float *value
     for (size_t row = 0; row < rows; row++) {
         uint8_t *block = out + row / BLOOM_ROWS * size;
         int lane = (int)(row % BLOOM_ROWS);
+        struct row whole = {0};
         for (size_t g = 0; g < groups; g++) {
             float part[BLOOM_GROUP];
             size_t count = load(part, values + row * cols, g, cols);
             struct group group = format == BLOOM_W8 ? quantise(part, -127, 127) : quantise(part, -8, 7);
-            account(part, &group, count, sums);
+            if (isinf(half_to_float(group.scale))) return BLOOM_TOO_LARGE;
+            account(part, &group, count, sums, &whole);
             put_scale(block + (g * BLOOM_ROWS + (size_t)lane) * 2, group.scale);
             uint8_t *tile = block + scales_size(groups) + g * tile_size;
             for (int i = 0; i < BLOOM_GROUP; i++) {
@@ -170,13 +222,15 @@ int bloom_pack(uint32_t format, uint32_t rows, uint32_t cols, const float *value
                 else put_nibble(tile, lane, i, group.q[i]);
             }
         }
+        account_row(&whole, sums);
     }
     return 0;
 }
 
 int bloom_pack_embedding(uint32_t rows, uint32_t cols, const float *values, uint8_t *high,
                          uint8_t *low, float *norms, double *sums) {
-    if (!all_finite(values, (size_t)rows * cols)) return -1;
+    int problem = check(values, (size_t)rows * cols);
+    if (problem) return problem;
     size_t groups = groups_of(cols), blocks = (rows + BLOOM_ROWS - 1) / BLOOM_ROWS;
     size_t size = block_size_w4(groups), low_size = low_row_size(groups);
     memset(high, 0, blocks * size);
@@ -186,14 +240,15 @@ int bloom_pack_embedding(uint32_t rows, uint32_t cols, const float *values, uint
     for (size_t row = 0; row < rows; row++) {
         uint8_t *block = high + row / BLOOM_ROWS * size, *line = low + row * low_size;
         int lane = (int)(row % BLOOM_ROWS);
+        struct row whole = {0};
         double square = 0;
         for (size_t g = 0; g < groups; g++) {
             float part[BLOOM_GROUP];
             size_t count = load(part, values + row * cols, g, cols);
             struct group group = quantise(part, -128, 119); /* 16 * 7 + 7 is the most */
             /* The upper plane's scale is 16 times this one: it must not overflow fp16. */
-            if (fabsf(half_to_float(group.scale)) > 4000) return -1;
-            account(part, &group, count, sums);
+            if (fabsf(half_to_float(group.scale)) > 4000) return BLOOM_TOO_LARGE;
+            account(part, &group, count, sums, &whole);
             float scale = half_to_float(group.scale);
             put_scale(block + (g * BLOOM_ROWS + (size_t)lane) * 2, float_to_half(scale * 16));
             put_scale(line + groups * BLOOM_GROUP / 2 + g * 2, group.scale);
@@ -205,21 +260,41 @@ int bloom_pack_embedding(uint32_t rows, uint32_t cols, const float *values, uint
                 square += (double)scale * lower * scale * lower;
             }
         }
+        account_row(&whole, sums);
         norms[row] = nextafterf((float)sqrt(square), INFINITY);
     }
     return 0;
 }
 
+/* What lies at any address, aligned or not. */
+static inline uint16_t half_at(const uint8_t *at) {
+    uint16_t half;
+    memcpy(&half, at, sizeof half);
+    return half;
+}
+
 int bloom_widen(const char *type, const void *values, uint64_t count, float *out) {
-    const uint16_t *halves = values;
+    const uint8_t *at = values;
     if (!strcmp(type, "F32")) memcpy(out, values, count * sizeof *out);
+    else if (!strcmp(type, "F64"))
+        for (uint64_t i = 0; i < count; i++) {
+            double wide;
+            memcpy(&wide, at + i * sizeof wide, sizeof wide);
+            out[i] = (float)wide;
+        }
     else if (!strcmp(type, "F16"))
-        for (uint64_t i = 0; i < count; i++) out[i] = half_to_float(halves[i]);
+        for (uint64_t i = 0; i < count; i++) out[i] = half_to_float(half_at(at + i * 2));
     else if (!strcmp(type, "BF16"))
         for (uint64_t i = 0; i < count; i++) {
-            union { uint32_t u; float f; } wide = {.u = (uint32_t)halves[i] << 16};
+            union { uint32_t u; float f; } wide = {.u = (uint32_t)half_at(at + i * 2) << 16};
             out[i] = wide.f;
         }
     else return -1;
     return 0;
+}
+
+int bloom_same(const float *one, const float *other, uint64_t count) {
+    for (uint64_t i = 0; i < count; i++)
+        if (!(one[i] == other[i])) return 0;
+    return 1;
 }

@@ -112,7 +112,7 @@ def test_generate_asks_a_running_function(start: Start) -> None:
         (("generate", "a", "--temperature", "nan"), 2, "temperature"),
         (("generate", ""), 2, "empty"),
         (("generate", "--url", "http://127.0.0.1:9", "a"), 1, "127.0.0.1:9"),
-        (("generate", "--url", "nonsense", "a"), 1, "nonsense"),
+        (("generate", "--url", "nonsense", "a"), 2, "nonsense"),
         (("dance",), 2, "dance"),
         (("up", "--model", "/nothing/here"), 3, "/nothing/here"),
         (("up", "--port", "0"), 2, "port"),

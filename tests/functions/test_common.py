@@ -39,6 +39,10 @@ def test_without_a_key_nothing_is_answered(monkeypatch: pytest.MonkeyPatch, tmp_
     for headers, said in (
         ({}, "none was sent"),
         ({"Authorization": ""}, "none was sent"),
+        ({"Authorization": "Bearer"}, "none was sent"),
+        ({"Authorization": "Bearer "}, "none was sent"),
+        ({"Authorization": "bearer wrong"}, "none of those"),
+        ({"Authorization": "Bearer", "X-API-Key": "wrong"}, "none of those"),
         ({"Authorization": "Bearer wrong"}, "none of those"),
         ({"X-API-Key": "wrong"}, "none of those"),
         ({"Authorization": SECRET}, "another scheme"),
@@ -57,6 +61,7 @@ def test_without_a_key_nothing_is_answered(monkeypatch: pytest.MonkeyPatch, tmp_
     for key in (SECRET, "other", "from-a-file"):
         assert post(client, Authorization=f"Bearer {key}").status_code == 200
     assert post(client, **{"X-API-Key": SECRET}).status_code == 200
+    assert post(client, **{"Authorization": "Bearer", "X-API-Key": SECRET}).status_code == 200
     assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
     assert client.get("/metrics").status_code == 200
     assert client.get("/").status_code == 401

@@ -21,7 +21,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from functions.generate import jobs
-from model import scheduler as scheduling
+from model import watch
 from model.bake import bake
 from model.baked import BakedModel
 from model.checkpoint import Checkpoint
@@ -279,12 +279,12 @@ def test_a_model_baked_anew_over_the_one_that_is_served_disturbs_nobody(tmp_path
 def test_an_engine_that_hangs_is_told_by_the_probes(
     generate: Generate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scheduling, "STUCK", 0.2)
+    monkeypatch.setattr(watch, "STUCK", 0.2)
     assert generate.client.get("/healthz").status_code == 200
     generate.engine.running.clear()
     late = generate.post({"prompt": "Hi"}, headers={"X-Request-Timeout": "0.5"})
     assert late.status_code == 504
-    assert generate.client.get("/healthz").status_code == 500
+    wait_until(lambda: generate.client.get("/healthz").status_code == 500)
     assert generate.client.get("/readyz").status_code == 500
     generate.engine.running.set()
     wait_until(lambda: generate.client.get("/healthz").status_code == 200)

@@ -1,6 +1,7 @@
 """Chat templates give what `transformers` gives, and name what ends a reply."""
 
 import json
+import re
 import shutil
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,7 @@ import transformers
 from model.chat import ChatError, ChatSource, ChatTemplate
 from model.errors import ModelError
 from model.loader import default_model
+from model.stops import StopStrings
 from tests.model.chat_templates import CHATS, TEMPLATES
 
 TOKENS = {
@@ -206,3 +208,54 @@ def test_a_template_that_cannot_be_read_is_kept_for_the_setting_to_override(
     source = ChatSource.read(tmp_path)
     assert source.template is None
     assert "chat_template.jinja" in source.problem
+
+
+# Templates of the table that write one message at most, no turns, or nothing between them.
+NO_TURNS = {
+    *("tools and documents", "every token", "filters", "methods", "namespace", "comments"),
+    *("recursive loop", "loop variables", "white space", "tojson", "tojson with settings"),
+}
+MARKERS = re.compile(r"<\|[^|]*\|>|</?s>|<(?:start|end)_of_turn>|\[/?INST\]")
+
+
+def next_turn(source: str) -> str:
+    """Return what the library writes from an answer's end to its chat's next question."""
+    talk = [
+        *CHATS["one"],
+        {"role": "assistant", "content": "ANSWER"},
+        {"role": "user", "content": "QUESTION"},
+    ]
+    text = expected(source, talk)
+    assert text is not None
+    return text.partition("ANSWER")[2].partition("QUESTION")[0]
+
+
+@pytest.mark.parametrize("hides", [False, True], ids=["markers are text", "markers are tokens"])
+@pytest.mark.parametrize("name", sorted(set(TEMPLATES) - NO_TURNS))
+def test_a_model_that_writes_the_users_turn_is_cut(name: str, hides: bool) -> None:
+    """The model writes an answer, then what the template has before the user's next words."""
+    between = next_turn(TEMPLATES[name])
+    hidden = {"<unk>", "<s>", "</s>", "<pad>"} | (set(MARKERS.findall(between)) if hides else set())
+    chat = ChatTemplate(TEMPLATES[name], TOKENS, hidden)
+    tokens = "|".join(map(re.escape, sorted(hidden, key=len, reverse=True)))
+    stops, shown = StopStrings(chat.stop), ""
+    for part in re.split(f"({tokens})", f"Fine.{between}Tell me more."):
+        if part in hidden:
+            if part in chat.stop:  # as the scheduler takes it
+                break
+            continue
+        text, stopped = stops.push(part)
+        shown += text
+        if stopped:
+            break
+    else:
+        pytest.fail(f"{chat.stop} ends nothing of {between!r}")
+    assert shown.strip() == "Fine."
+
+
+@pytest.mark.parametrize("name", sorted(TEMPLATES))
+def test_stops_leave_an_ordinary_answer_alone(name: str) -> None:
+    answer = "# A title\n\n- user: one\n- two\n\n```\n[x] <a> 1 < 2\n```\nThe user said: done.\n"
+    shown, stopped = StopStrings(ChatTemplate(TEMPLATES[name], TOKENS).stop).push(answer)
+    assert not stopped
+    assert answer.startswith(shown)

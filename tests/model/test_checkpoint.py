@@ -129,12 +129,14 @@ def test_a_missing_shard_is_named(copy: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"weight_map": 3}', '{"weight_map": {"a": 3}}'])
 def test_a_damaged_index_is_refused(copy: Path, text: str) -> None:
+    (copy / "model.safetensors").unlink()
     (copy / "model.safetensors.index.json").write_text(text)
     with pytest.raises(ModelError):
         Checkpoint.open(copy)
 
 
 def test_an_index_cannot_lead_out_of_the_folder(copy: Path) -> None:
+    (copy / "model.safetensors").unlink()
     (copy / "model.safetensors.index.json").write_text(
         json.dumps({"weight_map": {"a": "../other/model.safetensors"}})
     )

@@ -829,7 +829,8 @@ async def test_the_health_check_and_the_headers(simulation: tuple[User, Site]) -
 async def test_a_chat_that_is_full_takes_no_more(
     user: User, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ui.chat.CHAT_CHARACTERS", 100)
+    # NiceGUI's simulation takes modules out of their package, so not by the module's name.
+    monkeypatch.setitem(ChatPage.send.__globals__, "CHAT_CHARACTERS", 100)
     send(user, "first " * 10)
     await see(user, "tokens/s")
     send(user, "second " * 10)

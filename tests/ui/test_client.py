@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 import httpx
@@ -275,3 +275,41 @@ async def test_a_request_brings_its_key_and_an_id_that_a_failure_is_logged_with(
     assert trace in caplog.text
     assert "a-secret-key" not in caplog.text
     assert "Hello" not in caplog.text
+
+
+async def test_what_pages_ask_by_themselves_is_logged_once_until_it_is_answered(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    now: Callable[[], httpx.Response]
+
+    def away() -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    def loads() -> httpx.Response:
+        return httpx.Response(503, json=error("loading", 503, "No."))
+
+    def answers() -> httpx.Response:
+        return httpx.Response(200, json={"state": "ready", "count": 3})
+
+    functions = mocked(lambda request: now())
+
+    async def page() -> None:
+        asked = (functions.ready(), functions.about(), functions.warm([]), functions.count("a"))
+        for each in asked:
+            with suppress(Failure):
+                await each
+
+    for now in (away, loads, away, answers, away):  # noqa: B007
+        for _ in range(20):
+            await asyncio.gather(page(), page(), page())
+    lines = [record.getMessage().partition(", request")[0] for record in caplog.records]
+    for who, paths in (("generate", ("/readyz", "/", "/warm")), ("tokenize", ("/",))):
+        told = [line for line in lines if line.startswith(who)]
+        assert told.count(f"{who}: unreachable") == 2 * len(paths)
+        assert told.count(f"{who}: status 503") == len(paths)
+        assert [f"{who}: {path} answers again" in told for path in paths] == [True] * len(paths)
+        assert len(told) == 4 * len(paths)
+    caplog.clear()
+    for now in (away, away):  # noqa: B007
+        await failure(functions)
+    assert caplog.text.count("generate: unreachable") == 2, "a person's own request is told"

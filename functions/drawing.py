@@ -1,0 +1,34 @@
+"""How a reply is drawn: what the routes and the command line have alike, with the ranges."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+from model.sampling import SamplingParams
+
+MOST_STOPS = 8
+MOST_TOKENS = 4096  # of one reply
+
+NewTokens = Annotated[int, Meta(ge=1, le=MOST_TOKENS)]
+Temperature = Annotated[float, Meta(ge=0, le=5)]
+TopK = Annotated[int, Meta(ge=-1, le=1000)]  # 0 and -1 cut nothing off
+TopP = Annotated[float, Meta(gt=0, le=1)]
+MinP = Annotated[float, Meta(ge=0, le=1)]
+RepetitionPenalty = Annotated[float, Meta(ge=0.5, le=5)]
+Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Stop = Annotated[str, Meta(max_length=64)]  # an empty one stops nothing
+Stops = Annotated[list[Stop], Meta(max_length=MOST_STOPS)]
+
+
+def drawn(defaults: SamplingParams, given: Mapping[str, Any]) -> SamplingParams:
+    """Return a model's way to draw with what is given of it; None is not given."""
+    found = {name: value for name, value in given.items() if value is not None}
+    if found.get("top_p") == 0:
+        found["top_p"] = 1e-9  # OpenAI's own smallest value: the likeliest token alone
+    if found.get("top_k") == -1:
+        found["top_k"] = 0  # as other servers call it
+    if "seed" in found:
+        found["seed"] %= 2**63  # a negative one is as good as any
+    return replace(defaults, **found)
