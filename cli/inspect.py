@@ -8,6 +8,7 @@ import click
 from cli.main import Failure, Refused
 from cli.text import Readable, print_json, visible
 from model.baked import BakedModel
+from model.chat import ChatSource, ChatTemplate
 from model.errors import ModelError
 from model.loader import default_model, license_of
 from model.store import is_baked
@@ -17,17 +18,19 @@ if TYPE_CHECKING:
     from model.checkpoint import Checkpoint
 
 Row = dict[str, Any]
+_VERIFY = " (--verify reads the rest)"
 
 
 @click.command()
 @click.argument("path", type=Readable(), default=default_model)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--tensors", is_flag=True, help="List every tensor, with its rounding error.")
-@click.option("--verify", is_flag=True, help="Read every byte of a baked model.")
+@click.option("--verify", is_flag=True, help="Read every weight, or every byte of a baked model.")
 def inspect(path: Path, *, as_json: bool, tensors: bool, verify: bool) -> None:
     """Show what the checkpoint folder or baked model PATH holds; the demo model without PATH.
 
-    Headers, shapes and the tokenizer are checked, the same as when it is served.
+    Headers, shapes, the tokenizer and an output head of its own are checked, the same as when it is
+    served; with --verify, every weight too.
 
     \b
     Examples:
@@ -42,7 +45,7 @@ def inspect(path: Path, *, as_json: bool, tensors: bool, verify: bool) -> None:
         if is_baked(path):
             facts, rows = _baked(BakedModel(path), verify=verify)
         else:
-            facts, rows = _checkpoint(Checkpoint.open(path))
+            facts, rows = _checkpoint(Checkpoint.open(path), verify=verify)
     except ModelError as error:
         raise Refused(str(error)) from None
     except ModuleNotFoundError as error:
@@ -69,12 +72,22 @@ def inspect(path: Path, *, as_json: bool, tensors: bool, verify: bool) -> None:
         console.print(listing)
 
 
-def _checkpoint(checkpoint: "Checkpoint") -> tuple[Row, list[Row]]:
+def _checkpoint(checkpoint: "Checkpoint", *, verify: bool) -> tuple[Row, list[Row]]:
+    from model.bake import check_weights
+    from model.vocabulary import compile_vocabulary
+
     config = checkpoint.config
+    compile_vocabulary(checkpoint.folder)
+    tokenizer = checkpoint.tokenizer()
+    if verify:
+        check_weights(checkpoint)
+    else:
+        checkpoint.check_head()
+    ChatTemplate.of(ChatSource.read(checkpoint.folder), tokenizer.hidden)
     facts = {
         "folder": str(checkpoint.folder),
         "architecture": "BLOOM",
-        "state": "whole",
+        "state": "whole, every weight" if verify else "its headers are whole" + _VERIFY,
         "parameters": checkpoint.parameters,
         "weights_bytes": checkpoint.size_bytes,
         "types": sorted({tensor.dtype for tensor in checkpoint.tensors}),
@@ -83,8 +96,10 @@ def _checkpoint(checkpoint: "Checkpoint") -> tuple[Row, list[Row]]:
         "heads": config.heads,
         "head_size": config.head_size,
         "embedding_rows": config.vocab_size,
-        "tokenizer_entries": checkpoint.tokenizer().size,
+        "tokenizer_entries": tokenizer.size,
         "max_context": config.max_context,
+        "eos_token_ids": list(config.eos_token_ids),
+        "notes": list(checkpoint.generation.notes),
         "license": license_of(checkpoint.folder),
         "files": {path.name: path.stat().st_size for path in checkpoint.files},
     }
@@ -110,7 +125,7 @@ def _baked(model: BakedModel, *, verify: bool) -> tuple[Row, list[Row]]:
         "file": str(model.path),
         "name": described.get("name"),
         "architecture": "BLOOM" if model.bits else "the tokenizer of a BLOOM",
-        "state": "whole, every byte" if verify else "its header is whole (--verify reads the rest)",
+        "state": "whole, every byte" if verify else "its header is whole" + _VERIFY,
         "bytes": model.size_bytes,
     }
     if model.bits:
@@ -124,6 +139,11 @@ def _baked(model: BakedModel, *, verify: bool) -> tuple[Row, list[Row]]:
             "head_size": config.head_size,
             "embedding_rows": config.vocab_size,
             "max_context": config.max_context,
+            "eos_token_ids": list(config.eos_token_ids),
+            "notes": [
+                *described.get("notes", ()),
+                *filter(None, (described.get("chat_problem"),)),
+            ],
         }
     facts |= {
         "tokenizer_entries": tokenizer.size,
@@ -170,7 +190,7 @@ def _readable(value: object) -> str:
         case int():
             return f"{value:,}"
         case list():
-            return visible(", ".join(map(str, value)))
+            return visible(", ".join(map(str, value)) or "none")
         case None:
             return "not stated"
         case _:

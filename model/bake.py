@@ -74,25 +74,14 @@ def bake(
 
     def write(file: IO[bytes], header: Header) -> list[TensorEntry]:
         checkpoint.check_head()
-        total, done = sum(entry.size for entry in entries), 0
+        total = sum(entry.size for entry in entries)
         offset = header.header_size
         for entry in entries:
             step = _PAGE if entry.size >= _PAGE else 64
             entry.offset = -(-offset // step) * step
             offset = entry.offset + entry.size
         file.truncate(offset)
-        infos = {tensor.name: tensor for tensor in checkpoint.tensors}
-        with Reader(checkpoint.folder) as reader:
-            for group in _together(entries):
-                name = (
-                    "word_embeddings.weight"
-                    if len(group) > 1
-                    else tensor_name(group[0].kind, group[0].layer)
-                )
-                progress(name, done, total)
-                if error := _write_tensor(file, group, reader.rows(infos[name]), name):
-                    errors.append(error)
-                done += sum(entry.size for entry in group)
+        errors.extend(_write_tensors(file, entries, checkpoint, progress))
         file.seek(offset)
         progress("", total, total)
         config = checkpoint.config
@@ -104,6 +93,13 @@ def bake(
 
     _write(output, tokenizer, write, lambda: _metadata(checkpoint, bits, errors), len(entries))
     return errors
+
+
+def check_weights(checkpoint: Checkpoint) -> None:
+    """Read and quantise every weight as a bake does, and write nothing; `ModelError` as there."""
+    checkpoint.check_head()
+    with open(os.devnull, "wb") as nowhere:
+        _write_tensors(nowhere, list(_entries(checkpoint, BITS[0])), checkpoint)
 
 
 def bake_tokenizer_only(source: Path, output: Path) -> None:
@@ -293,6 +289,30 @@ def _together(entries: list[TensorEntry]) -> list[list[TensorEntry]]:
     """Group entries by the tensor that they are made of: the embedding becomes three at once."""
     planes = [entry for entry in entries if entry.kind in _PLANES]
     return [planes] * bool(planes) + [[entry] for entry in entries if entry.kind not in _PLANES]
+
+
+def _write_tensors(
+    file: IO[bytes],
+    entries: list[TensorEntry],
+    checkpoint: Checkpoint,
+    progress: Progress = lambda name, done, total: None,
+) -> list[QuantisationError]:
+    """Write every tensor where its entry says."""
+    total, done = sum(entry.size for entry in entries), 0
+    infos = {tensor.name: tensor for tensor in checkpoint.tensors}
+    errors: list[QuantisationError] = []
+    with Reader(checkpoint.folder) as reader:
+        for group in _together(entries):
+            name = (
+                "word_embeddings.weight"
+                if len(group) > 1
+                else tensor_name(group[0].kind, group[0].layer)
+            )
+            progress(name, done, total)
+            if error := _write_tensor(file, group, reader.rows(infos[name]), name):
+                errors.append(error)
+            done += sum(entry.size for entry in group)
+    return errors
 
 
 def _write_tensor(
