@@ -20,6 +20,7 @@ from typing import Any
 
 from model.baked import SUFFIX, VERSION, BakedModel
 from model.errors import ModelError
+from model.files import LARGEST
 from model.native import LIBRARY
 
 Progress = Callable[[str, int, int], None]  # tensor, bytes done, bytes in all
@@ -49,15 +50,19 @@ def baked_copy(
     Copies of what the folder held before are deleted, and so is what killed bakes left behind.
     """
     from model.checkpoint import Checkpoint, check_folder
+    from model.weight_files import weight_files
 
     check_folder(folder)
     place = cache_folder()
     record = place / f"{_digest(os.fsencode(folder.resolve()))}{_RECORD}"
     known = _read_record(record)
+    # What is refused is not read first; a pickle that is known is not listed, which takes seconds.
+    pickled = any(path.suffix != ".safetensors" for path in weight_files(folder))
+    checkpoint = None if known and pickled else Checkpoint.open(folder)
     digests = _digests(folder, known)
     copy = place / _copy_name(folder, bits, digests)
     if not _usable(copy):
-        checkpoint = Checkpoint.open(folder)
+        checkpoint = checkpoint or Checkpoint.open(folder)
         try:
             place.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -143,10 +148,11 @@ def _digests(folder: Path, known: Digests) -> Digests:
     weights = set(weight_files(folder))
     found: Digests = {}
     for path in sorted([*folder.iterdir(), *(folder / _TEMPLATES).glob("*")]):
-        if path.suffix in _OUTPUTS or not path.is_file():
+        if path.suffix in _OUTPUTS:
             continue
         name = str(path.relative_to(folder))
-        read = path in weights or path.suffix in _DESCRIPTIONS
+        described = path.suffix in _DESCRIPTIONS and path.is_file()
+        read = path in weights or (described and path.stat().st_size <= LARGEST)
         found[name] = _digest_of(path, known.get(name)) if read else ([], "")
     return found
 
