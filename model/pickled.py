@@ -42,10 +42,10 @@ class _File:
             torch.bfloat16: "BF16",
         }
         self._tensors: dict[str, Any] | None = None
-        try:
+        if _is_plain_archive(path):
             self._tensors = self._load(mmap=True, map_location="cpu")
             self._listed = self._tensors
-        except RuntimeError:  # the older format, which is no archive: its data is read when needed
+        else:  # the older format, or one that was compressed: its data is read when needed
             self._listed = self._load(mmap=False, map_location="meta")
 
     def _load(self, *, mmap: bool, map_location: str) -> dict[str, Any]:
@@ -83,6 +83,18 @@ class _File:
             self._tensors = self._load(mmap=False, map_location="cpu")
         tensor = self._tensors[name].detach().contiguous()
         return tensor, tensor.numel() * tensor.element_size()
+
+
+def _is_plain_archive(path: str) -> bool:
+    """Whether a file can be mapped; torch maps what is compressed too, and takes it for numbers."""
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, UnicodeDecodeError, NotImplementedError, ValueError):
+        return False
+    return all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
 
 
 def _limit(kind: int, most: int) -> None:
