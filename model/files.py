@@ -73,7 +73,9 @@ def shown(value: object) -> str:
     except (RecursionError, ValueError):  # nested too deeply, or a number of too many digits
         text = f"a very large {type(value).__name__}"
     text = " ".join(text.split())
-    return text if len(text) <= 4 * _SHOWN else f"{text[:_SHOWN]}… ({len(text):,} characters)"
+    if len(text) > 4 * _SHOWN:
+        text = f"{text[:_SHOWN]}… ({len(text):,} characters)"
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def reason(error: Exception) -> str:

@@ -20,6 +20,7 @@ from model.store import baked_copy, is_baked
 from model.tokenizer import Tokenizer
 
 ENGINES = ("native", "reference")
+_FRONT_MATTER = 1 << 16  # characters of a model card that are looked at
 _LARGEST_VOCABULARY = 1 << 24
 
 log = logging.getLogger(__name__)
@@ -248,7 +249,8 @@ def license_of(folder: Path) -> str | None:
     card = folder / "README.md"
     if not card.is_file():
         return None
-    lines = card.read_text(encoding="utf-8", errors="replace").splitlines()
+    with card.open(encoding="utf-8", errors="replace") as file:
+        lines = file.read(_FRONT_MATTER).splitlines()
     if not lines or lines[0].strip() != "---":
         return None
     for line in lines[1:]:

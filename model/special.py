@@ -1,10 +1,10 @@
 """What a checkpoint folder calls its special tokens, as `transformers` reads it."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from model import files
 from model.errors import ModelError
 
 NAMES = (
@@ -17,15 +17,10 @@ FORMER_MAP = "special_tokens_map.json"  # read where the settings list no added 
 
 def read_object(path: Path) -> dict[str, Any]:
     """Read a JSON object, empty where there is no such file; `ModelError` for anything else."""
-    if not path.is_file():
-        return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path} cannot be read: {error}") from None
-    if not isinstance(found, dict):
-        raise ModelError(f"{path} cannot be read: it is no JSON object")
-    return found
+        return files.read_object(path)
+    except FileNotFoundError:
+        return {}
 
 
 def special_settings(folder: Path) -> dict[str, Any]:
