@@ -13,6 +13,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -151,9 +152,9 @@ class Runs:
     """Runs a command where it is unpickled without care."""
 
     def __init__(self, function: object = os.system, *arguments: object) -> None:
-        self.call = function, arguments or ("touch pwned",)
+        self.call: tuple[Any, ...] = function, arguments or ("touch pwned",)
 
-    def __reduce__(self) -> object:
+    def __reduce__(self) -> tuple[Any, ...]:
         return self.call
 
 
@@ -319,6 +320,7 @@ def test_pickles_cost_this_process_no_torch_and_little_memory(tmp_path: Path, de
     code = f"""
 import sys
 from pathlib import Path
+from typing import Any
 from model.bake import bake
 from model.checkpoint import Checkpoint
 folder, most = Path({str(tmp_path)!r}), 0
