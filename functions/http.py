@@ -9,6 +9,7 @@ answer is one of `functions.errors`.
 import codecs
 import functools
 import gc
+import hashlib
 import hmac
 import logging
 import math
@@ -75,6 +76,8 @@ _TYPES = {
     "object": "an object",
 }
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+# Whose key a request brought, in its WSGI environment: a digest, with a secret of this process.
+TENANT = "pibloom.tenant"
 _PROBES = {"/healthz", "/readyz"}
 _ALLOWED_HEADERS = (
     "Authorization, Content-Type, X-API-Key, X-Request-Id, X-Request-Timeout, traceparent"
@@ -140,6 +143,8 @@ def install(app: Flask, settings: Settings, metrics: Registry) -> None:
     one shape, and headers that keep browsers from guessing.
     """
     keys = [key.encode() for key in keys_of(settings)]
+    secret = secrets.token_bytes(32)
+    tenants = [hashlib.blake2b(key, key=secret, digest_size=16).hexdigest() for key in keys]
     origins = origins_of(settings)
     large = Bytes(LARGE_BODIES * settings.max_body)
     answered = metrics.counter("pibloom_requests_total", "Requests by path, method and status.")
@@ -158,7 +163,7 @@ def install(app: Flask, settings: Settings, metrics: Registry) -> None:
             return Response(iter(()), status=204)
         open_paths = _PROBES | ({"/metrics"} if settings.open_metrics else set())
         if keys and request.path.rstrip("/") not in open_paths:
-            _check_key(request, keys)
+            request.environ[TENANT] = tenants[_check_key(request, keys)]
         take_body(request, settings.max_body, large)
         return None
 
@@ -228,14 +233,15 @@ def _ids(request: Request) -> tuple[str, str]:
     return (trace.split("-")[1] if trace else secrets.token_hex(16)), trace
 
 
-def _check_key(request: Request, keys: Sequence[bytes]) -> None:
+def _check_key(request: Request, keys: Sequence[bytes]) -> int:
+    """Return which of the keys was sent."""
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
     bears = scheme.lower() == "bearer"
     found = (given.strip() if bears else "") or request.headers.get("X-API-Key", "")
     # Every key is compared, in constant time: how long it takes tells nothing.
     right = [hmac.compare_digest(found.encode(errors="replace"), key) for key in keys]
     if any(right):
-        return
+        return right.index(True)
     if found:
         raise WrongKey("the key that was sent is none of those that are taken here")
     if scheme and not bears:

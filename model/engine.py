@@ -27,6 +27,10 @@ class EngineSequence(Protocol):
     def length(self) -> int:
         """How many tokens it holds."""
 
+    @property
+    def own(self) -> int:
+        """How many of the tokens that it began with its own tenant had read before."""
+
 
 S = TypeVar("S", bound=EngineSequence)
 
@@ -59,11 +63,19 @@ class Engine(Protocol[S]):
     def progress(self) -> int:
         """A number that changes while a step gets on; read from any thread, at no cost to it."""
 
-    def new_sequence(self, prompt: Sequence[int] = (), capacity: int = 0) -> S:
+    def new_sequence(
+        self,
+        prompt: Sequence[int] = (),
+        capacity: int = 0,
+        tenant: str | None = None,
+        *,
+        warms: bool = False,
+    ) -> S:
         """Open a sequence with memory for `capacity` tokens, or raise `OutOfMemory`.
 
         It may hold a part of `prompt` already that the engine remembers, though never its last
-        token: the caller continues at its `length`.
+        token: the caller continues at its `length`. `tenant` is whose request it is. One that
+        `warms` only reads ahead, and takes no memory from what was asked for.
         """
 
     def forward(self, batch: Sequence[Work[S]]) -> list[Logits | None]:

@@ -24,6 +24,7 @@ class Request:
     logprobs: int | None = None  # tell each token's log-probability, and of so many likeliest
     prompt_logprobs: bool = False  # of the prompt's tokens too, which are then read one by one
     background: bool = False  # ends as cancelled when anybody else asks for something
+    tenant: str | None = None  # who asks; what is told of the cache is what the same one put there
 
     def __post_init__(self) -> None:
         if not self.prompt:
@@ -43,7 +44,10 @@ class Queued:
 
 @dataclass(frozen=True)
 class Prefill:
-    """The model has read `done` of the prompt's `total` tokens."""
+    """The model has read `done` of the prompt's `total` tokens.
+
+    What is known from another tenant's request is told as if it were read.
+    """
 
     done: int
     total: int
@@ -86,7 +90,7 @@ class Done:
     queued_s: float
     prefill_s: float
     decode_s: float
-    cached_tokens: int = 0  # of the prompt, that the engine remembered from before
+    cached_tokens: int = 0  # of the prompt, that were remembered from the same tenant's requests
 
 
 @dataclass(frozen=True)

@@ -140,12 +140,19 @@ class NativeEngine:
         with self._closing:
             return int(_c().bloom_progress(self._handle)) if self._handle else 0
 
-    def new_sequence(self, prompt: Sequence[int] = (), capacity: int = 0) -> PagedSequence:
+    def new_sequence(
+        self,
+        prompt: Sequence[int] = (),
+        capacity: int = 0,
+        tenant: str | None = None,
+        *,
+        warms: bool = False,
+    ) -> PagedSequence:
         """Open a sequence with memory for `capacity` tokens, or raise `OutOfMemory`.
 
         It holds already what the cache knows of `prompt`, its last token excepted.
         """
-        return self.pool.open(prompt, max(capacity, len(prompt) + 1))
+        return self.pool.open(prompt, max(capacity, len(prompt) + 1), tenant, warms=warms)
 
     def release(self, sequence: PagedSequence) -> None:
         """Free the sequence; what it held may stay in the cache."""

@@ -2,7 +2,9 @@
 
 A full page is known by its tokens and those before it, so that a prompt that starts like a former
 one, a chat's next turn above all, finds its keys and values there (Kwon et al. 2023, vLLM). Pages
-that nobody uses are kept until their memory is wanted, the longest unused first.
+that nobody uses are kept until their memory is wanted, the longest unused first. Those that were
+only warmed, read ahead for a request that may never come, go before all that a request asked for,
+and never take their place.
 """
 
 import ctypes
@@ -10,7 +12,7 @@ import mmap
 from array import array
 from collections import OrderedDict
 from collections.abc import Sequence
-from itertools import count
+from itertools import count, takewhile
 
 from model.engine import OutOfMemory
 
@@ -23,7 +25,10 @@ _ROOT = 0
 class PagedSequence:
     """One sequence's tokens, and the pages that hold their keys and values."""
 
-    def __init__(self, reserved: int) -> None:
+    def __init__(self, reserved: int, tenant: str | None = None, *, warms: bool = False) -> None:
+        self.tenant = tenant  # whose request it is
+        self.warms = warms  # whether it only reads ahead
+        self.own = 0  # tokens that it began with, and that its own tenant had read before
         self.tokens = array("I")
         self.pages: list[int] = []
         self.reserved = reserved  # pages that it may come to hold
@@ -56,7 +61,11 @@ class PagePool:
         self._known: dict[_Key, int] = {}  # full pages, in use or not
         self._keys: dict[int, _Key] = {}  # of known pages
         self._numbers: dict[int, int] = {}  # of known pages
-        self._unused: OrderedDict[int, None] = OrderedDict()  # known, without users; oldest first
+        self._readers: dict[int, set[str | None]] = {}  # of known pages: the tenants that read them
+        self._asked: set[int] = set()  # known pages that were not only warmed
+        # Known pages without users, oldest first.
+        self._kept: OrderedDict[int, None] = OrderedDict()
+        self._warmed: OrderedDict[int, None] = OrderedDict()
         self._promised = 0  # pages that sequences have reserved and not yet taken
         self._next_number = count(1)
 
@@ -68,22 +77,30 @@ class PagePool:
     @property
     def tokens_free(self) -> int:
         """Tokens for which a new sequence could find memory now."""
-        return (len(self._free) + len(self._unused) - self._promised) * PAGE
+        return self._room() * PAGE
 
     @property
     def bytes_used(self) -> int:
         """Bytes of the pages that running sequences hold."""
-        return (self.total - len(self._free) - len(self._unused)) * self.page_bytes
+        return (self.total - len(self._free) - self._unused) * self.page_bytes
 
     @property
     def bytes_cached(self) -> int:
         """Bytes of the pages that are only kept."""
-        return len(self._unused) * self.page_bytes
+        return self._unused * self.page_bytes
 
-    def open(self, prompt: Sequence[int], capacity: int) -> PagedSequence:
+    def open(
+        self,
+        prompt: Sequence[int],
+        capacity: int,
+        tenant: str | None = None,
+        *,
+        warms: bool = False,
+    ) -> PagedSequence:
         """Reserve pages for `capacity` tokens, some of them filled with what is known of `prompt`.
 
-        The prompt's last token is never among them: its logits have to be computed.
+        The prompt's last token is never among them: its logits have to be computed. A sequence
+        that only warms gets no memory that what was asked for is kept in.
         """
         tokens = array("I", prompt)
         found, number = [], _ROOT
@@ -94,14 +111,19 @@ class PagePool:
             found.append(page)
             number = self._numbers[page]
         reserved = max(-(-capacity // PAGE), len(found))
-        kept = sum(page in self._unused for page in found)
-        room = len(self._free) + len(self._unused) - self._promised
-        if reserved - len(found) + kept > room:
+        more = reserved - len(found)
+        kept = sum(page in self._kept for page in found)
+        warmed = sum(page in self._warmed for page in found)
+        room = self._room()
+        # Pages that are found are no room any more.
+        if more + kept + warmed > room or (warms and more + warmed > room - len(self._kept)):
             raise OutOfMemory(reserved * PAGE, max(0, room) * PAGE)
-        sequence = PagedSequence(reserved)
-        self._promised += reserved - len(found)
+        sequence = PagedSequence(reserved, tenant, warms=warms)
+        self._promised += more
+        own = takewhile(lambda page: tenant in self._readers[page], found)
+        sequence.own = PAGE * sum(1 for _ in own)
         for page in found:
-            self._use(page)
+            self._use(page, sequence)
             self._append(sequence, page)
         sequence.tokens = tokens[: len(found) * PAGE]
         sequence.number = number
@@ -112,7 +134,7 @@ class PagePool:
         more = -(-length // PAGE) - sequence.reserved
         if more <= 0:
             return
-        room = len(self._free) + len(self._unused) - self._promised
+        room = self._room()
         if more > room:
             raise OutOfMemory(more * PAGE, max(0, room) * PAGE)
         self._promised += more
@@ -140,8 +162,10 @@ class PagePool:
                 page = own
                 self._known[key], self._keys[page] = page, key
                 self._numbers[page] = next(self._next_number)
+                self._readers[page] = set()
+                self._note(page, sequence)
             else:  # others wrote the same before: one page is enough
-                self._use(page)
+                self._use(page, sequence)
                 sequence.pages[at], sequence.pointers[at] = page, self._address(page)
                 self._users[own] = 0
                 self._forget(own)
@@ -158,12 +182,11 @@ class PagePool:
             if self._users[page]:
                 continue
             if page in self._keys:
-                self._unused[page] = None
+                (self._kept if page in self._asked else self._warmed)[page] = None
             else:
                 self._forget(page)
-        while len(self._unused) > self._cache_limit:
-            page, _ = self._unused.popitem(last=False)
-            self._forget(page)
+        while self._unused > self._cache_limit:
+            self._forget(self._oldest())
 
     def close(self) -> None:
         """Give all memory back to the system."""
@@ -177,12 +200,33 @@ class PagePool:
     def _address(self, page: int) -> int:
         return self._base + page * self._stride
 
-    def _use(self, page: int) -> None:
-        self._unused.pop(page, None)
+    @property
+    def _unused(self) -> int:
+        return len(self._kept) + len(self._warmed)
+
+    def _room(self) -> int:
+        """How many pages may still be promised."""
+        return len(self._free) + self._unused - self._promised
+
+    def _use(self, page: int, sequence: PagedSequence) -> None:
+        self._kept.pop(page, None)
+        self._warmed.pop(page, None)
         self._users[page] += 1
+        self._note(page, sequence)
+
+    def _note(self, page: int, sequence: PagedSequence) -> None:
+        """Note who reads a known page, and whether it was asked for."""
+        self._readers[page].add(sequence.tenant)
+        if not sequence.warms:
+            self._asked.add(page)
+
+    def _oldest(self) -> int:
+        """Take the page that is to go first from those that are kept."""
+        page, _ = (self._warmed or self._kept).popitem(last=False)
+        return page
 
     def _evict(self) -> int:
-        page, _ = self._unused.popitem(last=False)
+        page = self._oldest()
         self._unname(page)
         return page
 
@@ -194,4 +238,5 @@ class PagePool:
 
     def _unname(self, page: int) -> None:
         if key := self._keys.pop(page, None):
-            del self._known[key], self._numbers[page]
+            del self._known[key], self._numbers[page], self._readers[page]
+            self._asked.discard(page)

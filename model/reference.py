@@ -30,6 +30,7 @@ class ReferenceSequence:
     """Keys and values of one sequence, one pair a layer."""
 
     cache: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # [1, heads, length, size]
+    own: int = 0  # nothing is remembered here
 
     @property
     def length(self) -> int:
@@ -116,7 +117,14 @@ class ReferenceEngine:
         """How far torch is cannot be told; the thread's processor time has to do."""
         return 0
 
-    def new_sequence(self, prompt: Sequence[int] = (), capacity: int = 0) -> ReferenceSequence:
+    def new_sequence(
+        self,
+        prompt: Sequence[int] = (),
+        capacity: int = 0,
+        tenant: str | None = None,
+        *,
+        warms: bool = False,
+    ) -> ReferenceSequence:
         """Open an empty sequence."""
         return ReferenceSequence()
 

@@ -72,7 +72,7 @@ class Observer:
         """One wrote its first token, `seconds` after its submission."""
 
     def ended(self, last: Done | Failed, prompt: int, cached: int, written: int) -> None:
-        """One ended: tokens of its prompt, of those known from before, and written."""
+        """One ended: tokens of its prompt, of them known from the same tenant, and written."""
 
 
 @dataclass(eq=False)
@@ -90,7 +90,7 @@ class _Running:
     decoding_since: float = 0.0  # 0 while the prompt is being read
     text: list[str] = field(default_factory=list)
     count: int = 0
-    cached: int = 0  # tokens of the prompt that the engine knew already
+    told: int = 0  # tokens of the prompt that the client believes are read
 
 
 class Scheduler:
@@ -351,7 +351,9 @@ class Scheduler:
         request = generation.request
         capacity = min(len(request.prompt) + request.max_new_tokens, self.max_context)
         known = () if request.prompt_logprobs else request.prompt
-        sequence = self._engine.new_sequence(known, capacity)
+        sequence = self._engine.new_sequence(
+            known, capacity, request.tenant, warms=request.background
+        )
         try:
             return _Running(
                 generation,
@@ -362,7 +364,7 @@ class Scheduler:
                 started=time.monotonic(),
                 next=list(request.prompt[sequence.length :]),
                 ends=self._ends(request),
-                cached=sequence.length,
+                told=sequence.own,
             )
         except BaseException:
             self._release(sequence)
@@ -435,7 +437,7 @@ class Scheduler:
         if not running.decoding_since:
             running.next = running.next[self._stride(running) :]
             total = len(request.prompt)
-            generation.put(Prefill(total - len(running.next), total))
+            self._tell_progress(running, total - len(running.next), total)
             if running.next:
                 if request.prompt_logprobs:
                     assert logits is not None, "the engine owes logits for every token"
@@ -465,6 +467,16 @@ class Scheduler:
         if last:
             self._leave(running, self._done(running, "stop" if ended or stopped else "length"))
 
+    def _tell_progress(self, running: _Running, done: int, total: int) -> None:
+        """Tell of a prompt that is read, in the steps that it has for whom nothing was known.
+
+        Or somebody could see, by what is skipped, how another tenant's prompt began.
+        """
+        stride = self._stride(running)
+        while running.told + stride <= done or (done == total and running.told < total):
+            running.told = min(running.told + stride, total)
+            running.generation.put(Prefill(running.told, total))
+
     def _stride(self, running: _Running) -> int:
         """How many tokens of a prompt are read in a step."""
         return 1 if running.generation.request.prompt_logprobs else self._chunk
@@ -489,7 +501,7 @@ class Scheduler:
             queued_s=running.started - generation.submitted,
             prefill_s=running.decoding_since - running.started,
             decode_s=now - running.decoding_since,
-            cached_tokens=running.cached,
+            cached_tokens=running.sequence.own,
         )
 
     def _leave(self, running: _Running, last: Done | Failed) -> None:
@@ -503,7 +515,7 @@ class Scheduler:
         self._running.remove(running)
         self._release(running.sequence)
         read = len(running.generation.request.prompt) if running.decoding_since else 0
-        self._observe(self.observer.ended, last, read, running.cached, running.count)
+        self._observe(self.observer.ended, last, read, running.sequence.own, running.count)
 
     def _refuse(self, generation: Generation, failure: Failed) -> None:
         """End a generation that never had a place."""

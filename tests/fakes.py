@@ -35,6 +35,7 @@ class FakeSequence:
     written: int = 0
     prompt: list[int] = field(default_factory=list)
     capacity: int = 0
+    own: int = 0
 
     @property
     def length(self) -> int:
@@ -78,6 +79,7 @@ class FakeEngine:
         self.before_step: Callable[[], None] = lambda: None
         self.memory: int | None = None  # tokens
         self.remembers = 0  # how many tokens of a prompt it claims to know already
+        self.remembers_of: object = ...  # and whose they were; by default everybody's
         self.parts = 0  # of steps, that it claims to have done
         self.closed = threading.Event()
         self.running = threading.Event()
@@ -95,11 +97,20 @@ class FakeEngine:
     def progress(self) -> int:
         return self.parts
 
-    def new_sequence(self, prompt: Sequence[int] = (), capacity: int = 0) -> FakeSequence:
+    def new_sequence(
+        self,
+        prompt: Sequence[int] = (),
+        capacity: int = 0,
+        tenant: str | None = None,
+        *,
+        warms: bool = False,
+    ) -> FakeSequence:
         promised = sum(sequence.capacity for sequence in self.open)
         if self.memory is not None and promised + capacity > self.memory:
             raise OutOfMemory(capacity, self.memory - promised)
-        sequence = FakeSequence(list(prompt[: self.remembers]), capacity=capacity)
+        known = list(prompt[: self.remembers])
+        own = len(known) if self.remembers_of in (tenant, ...) else 0
+        sequence = FakeSequence(known, capacity=capacity, own=own)
         self.open.add(sequence)
         self.most_open = max(self.most_open, len(self.open))
         return sequence

@@ -23,7 +23,8 @@ class Figures(Observer):
         )
         self._prompt = metrics.counter("pibloom_prompt_tokens_total", "Tokens of prompts.")
         self._cached = metrics.counter(
-            "pibloom_cached_tokens_total", "Tokens of prompts that the prefix cache knew."
+            "pibloom_cached_tokens_total",
+            "Tokens of prompts that the prefix cache knew from requests with the same key.",
         )
         self._written = metrics.counter("pibloom_generated_tokens_total", "Tokens written.")
         self._wait = metrics.histogram(

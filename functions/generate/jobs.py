@@ -3,12 +3,14 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
+import flask
 from flask import Request as HttpRequest
 from flask import g
 
 from functions import errors
-from functions.http import client_left, let_go
+from functions.http import TENANT, client_left, let_go
 from model import generation, loader, scheduler
 from model.chat import ChatError
 from model.native_engine import default_threads
@@ -44,12 +46,16 @@ def submit(
     param: str,
     *,
     replies: int = 1,
+    background: bool = False,
+    request: HttpRequest | None = None,
 ) -> list[generation.Generation]:
     """Queue the `replies` requests that `make` makes; raises the fitting `ApiError`.
 
     `make` renders and tokenizes, so it is called once places are reserved, and a refusal costs
-    nothing. `param` is the field that the prompt came from.
+    nothing. `param` is the field that the prompt came from. `request` is for who asks after the
+    end of its context. One in the `background` is refused while anybody else is served.
     """
+    tenant: str | None = (request or flask.request).environ.get(TENANT)
     if replies > model.scheduler.most_at_once:
         raise errors.InvalidField(
             f"{replies} replies are asked for at once; at most"
@@ -57,15 +63,17 @@ def submit(
             param="n",
         )
     try:
-        with model.scheduler.reserve(replies) as places:
-            if not _making.acquire(timeout=MAKING_SECONDS):
+        with model.scheduler.reserve(replies, background=background) as places:
+            if not _making.acquire(timeout=0 if background else MAKING_SECONDS):
                 raise errors.Overloaded("too many prompts are being read at once", retry_after=1)
             try:
                 requests = make()
             finally:
                 _making.release()
             let_go()
-            return places.fill(requests)
+            return places.fill(
+                [replace(each, tenant=tenant, background=background) for each in requests]
+            )
     except ChatError as error:
         raise errors.InvalidField(str(error), param="messages") from None
     except scheduler.ContextFull as error:
@@ -127,7 +135,8 @@ def timings(done: generation.Done) -> dict[str, float]:
     """Return what a reply tells of its speed, in milliseconds and tokens a second."""
     seconds = done.decode_s
     # The first token comes out of prefill; decoding took the time of the others.
-    speed = (done.completion_tokens - 1) / seconds if seconds > 0 else 0.0
+    others = done.completion_tokens - 1
+    speed = others / seconds if seconds > 0 and others > 0 else 0.0
     return {
         "queued_ms": round(done.queued_s * 1000, 1),
         "prefill_ms": round(done.prefill_s * 1000, 1),

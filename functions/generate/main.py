@@ -161,10 +161,11 @@ def post_warm(request: HttpRequest) -> Response:
     if model is None or not (body.prompt or body.messages) or not model.scheduler.idle:
         return json_reply(answer)
     asked = GenerateBody(body.prompt, body.messages, max_new_tokens=0)
-    job = submit(model, asked, jobs.deadline_of(request, 30), background=True)
+    deadline = jobs.deadline_of(request, 30)
     try:
+        job = submit(model, asked, deadline, background=True)
         usage = finish(model, asked, job, request)["usage"]
-    except errors.ClientGone:
+    except (errors.ClientGone, errors.Overloaded):
         return json_reply(answer)  # somebody asked for something, and goes first
     assert isinstance(usage, dict)
     return json_reply(answer | {name: usage[name] for name in ("prompt_tokens", "cached_tokens")})
@@ -180,7 +181,12 @@ def get_root(request: HttpRequest) -> Response:
 
 
 def submit(
-    model: loader.Model, body: GenerateBody, deadline: float, *, background: bool = False
+    model: loader.Model,
+    body: GenerateBody,
+    deadline: float,
+    *,
+    background: bool = False,
+    request: HttpRequest | None = None,
 ) -> generation.Generation:
     """Queue a request; raises the `ApiError` that says why it cannot be."""
     sampling = drawing.drawn(model.sampling, {name: getattr(body, name) for name in SAMPLING})
@@ -196,9 +202,10 @@ def submit(
         else:
             text = body.prompt or ""
         ids = tuple(model.tokenizer.ids(text, add_special_tokens=body.messages is None))
-        return [generation.Request(ids, limit, sampling, stop, deadline, background=background)]
+        return [generation.Request(ids, limit, sampling, stop, deadline)]
 
-    return jobs.submit(model, make, "prompt" if body.messages is None else "messages")[0]
+    param = "prompt" if body.messages is None else "messages"
+    return jobs.submit(model, make, param, background=background, request=request)[0]
 
 
 def finish(
@@ -236,7 +243,7 @@ def stream(
                     spoken = time.monotonic()
                     yield sse.HEARTBEAT
             model = service.get()
-            job = submit(model, body, deadline)
+            job = submit(model, body, deadline, request=request)
         yield from lines(model, request, body, job)
     except errors.ClientGone:
         return

@@ -27,6 +27,12 @@ ROUTES: list[tuple[str, dict[str, Any]]] = [
     ("/v1/completions", {"prompt": [[5, 6], [7]], "echo": True}),
     ("/v1/chat/completions", {"messages": [TURN]}),
     ("/v1/chat/completions", {"messages": [TURN], "n": 2, "stream": True}),
+    ("/v1/responses", {"input": "Hi"}),
+    ("/v1/responses", {"input": [TURN], "stream": True}),
+    ("/api/chat", {"messages": [TURN]}),
+    ("/api/chat", {"messages": [TURN], "stream": False}),
+    ("/api/generate", {"prompt": "Hi"}),
+    ("/api/generate", {"prompt": "Hi", "raw": True, "stream": False}),
 ]
 
 
@@ -102,7 +108,7 @@ def test_more_replies_than_ever_fit_are_refused_before_any_is_built(
 def test_an_error_while_a_request_is_made_gives_its_places_back(
     generate: Generate, monkeypatch: pytest.MonkeyPatch, path: str, body: dict[str, Any]
 ) -> None:
-    def fail(*args: object) -> None:
+    def fail(*args: object, **options: object) -> None:
         raise MemoryError
 
     with monkeypatch.context() as broken:
@@ -125,10 +131,10 @@ def test_two_that_come_at_once_do_not_share_a_place(
     wait_until(lambda: scheduler.figures()["running"] == 1, 5)
     tokenizing, go_on, ids = threading.Event(), threading.Event(), Tokenizer.ids
 
-    def slow(self: Tokenizer, text: str) -> list[int]:
+    def slow(self: Tokenizer, text: str, **options: Any) -> list[int]:
         tokenizing.set()
         assert go_on.wait(20)
-        return ids(self, text)
+        return ids(self, text, **options)
 
     monkeypatch.setattr(Tokenizer, "ids", slow)
     statuses: list[int] = []
@@ -152,7 +158,7 @@ def test_prompts_that_are_read_at_once_are_bounded(
     at_once, most, lock, ids = 0, 0, threading.Lock(), Tokenizer.ids
     one_is_in, go_on = threading.Event(), threading.Event()
 
-    def counted(self: Tokenizer, text: str) -> list[int]:
+    def counted(self: Tokenizer, text: str, **options: Any) -> list[int]:
         nonlocal at_once, most
         with lock:
             at_once += 1
@@ -161,7 +167,7 @@ def test_prompts_that_are_read_at_once_are_bounded(
         assert go_on.wait(20)
         with lock:
             at_once -= 1
-        return ids(self, text)
+        return ids(self, text, **options)
 
     monkeypatch.setattr(jobs, "_making", threading.BoundedSemaphore(1))
     monkeypatch.setattr(Tokenizer, "ids", counted)

@@ -1,0 +1,58 @@
+"""What is read ahead takes nothing from what was asked for."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import functions_framework
+import pytest
+
+from tests.functions.test_server import wait_until
+
+ROOT = Path(__file__).parents[2]
+PAGE_BYTES = 69_632  # of the demo model: 16 tokens
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The function on the demo model, with memory for 3,200 tokens, half of them kept."""
+    monkeypatch.setenv("PIBLOOM_KV_MEMORY", str(200 * PAGE_BYTES))
+    source = ROOT / "functions" / "generate" / "main.py"
+    app = functions_framework.create_app("generate", str(source))
+    service = app.extensions["pibloom"]
+    service.start()
+    assert service.wait(60)
+    client = app.test_client()
+    client.service = service
+    yield client
+    service.close(0)
+
+
+def ask(client: Any, path: str, body: dict[str, Any]) -> Any:
+    wait_until(lambda: client.service.get().scheduler.idle)
+    response = client.post(path, json=body)
+    assert response.status_code == 200, response.data
+    return response.json
+
+
+def text_of(client: Any, tokens: int, word: str) -> str:
+    tokenizer = client.service.get().tokenizer
+    return str(tokenizer.decode((tokenizer.ids(f" {word}") * tokens)[:tokens]))
+
+
+def test_long_texts_that_are_warmed_push_no_chat_out(client: Any) -> None:
+    chat = text_of(client, 656, "chat")
+    first = ask(client, "/", {"prompt": chat, "max_new_tokens": 1})["usage"]
+    assert (first["prompt_tokens"], first["cached_tokens"]) == (656, 0)
+    for word in ("one", "two", "six"):
+        warmed = ask(client, "/warm", {"prompt": text_of(client, 1000, word)})
+        assert warmed["prompt_tokens"] == 1000
+    again = ask(client, "/", {"prompt": f"{chat} and so on", "max_new_tokens": 1})["usage"]
+    assert again["cached_tokens"] == 656
+
+
+def test_what_was_warmed_is_there_when_it_is_asked_for(client: Any) -> None:
+    ask(client, "/", {"prompt": text_of(client, 656, "chat"), "max_new_tokens": 1})
+    ask(client, "/warm", {"prompt": text_of(client, 500, "one")})
+    usage = ask(client, "/", {"prompt": text_of(client, 500, "one"), "max_new_tokens": 1})["usage"]
+    assert usage["cached_tokens"] == 496
