@@ -187,8 +187,10 @@ def _environment() -> Environment:
 
 def _said(error: Exception) -> str:
     """Return what an error says, or its name; a template can make it of any length."""
-    said = " ".join(str(error).split()) if isinstance(error, TemplateError) else repr(error)
-    return said[:300] or type(error).__name__
+    if isinstance(error, RecursionError | MemoryError):
+        return "it is nested too deep"
+    said = str(error) if isinstance(error, TemplateError) else repr(error)
+    return " ".join(said[:1000].split())[:300] or type(error).__name__
 
 
 def _read_text(path: Path) -> str:

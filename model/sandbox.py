@@ -12,7 +12,15 @@ what they would print. Calls may be nested only so deep.
 import json
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import (
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+    Set,
+    ValuesView,
+)
 from contextlib import contextmanager
 from datetime import datetime
 from functools import wraps
@@ -29,14 +37,16 @@ from jinja2.runtime import Context, LoopContext, Macro
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
-SOURCE_CHARACTERS = 1 << 18  # that a template may have
+SOURCE_CHARACTERS = 1 << 16  # that a template may have
 BUDGET = 16 << 20  # bytes, or what takes as long, that a rendering may spend ...
-BUDGET_EACH = 32  # ... and this much more for each byte of its input
+BUDGET_EACH = 128  # ... and this much more for each byte of its input
 NESTING = 64  # of calls, and of values within values
 WIDEST = 10_000  # that a width, a count or a precision may be
 LONGEST_INTEGER = 20_000  # bits
 
-_STEP = 32  # what a turn of a loop or a call costs
+_STEP = 64  # what a turn of a loop or a call costs
+_MACRO = 256  # what a call of a macro costs
+_LOOK = 32  # what a look at a value costs
 _ENTRY = 64  # what a new entry of a list or dict costs
 
 
@@ -63,28 +73,29 @@ class _Meter(threading.local):
         """Return the bytes of `value` written out, with `indent` at each level; a look costs."""
         if isinstance(value, str):
             return _bytes_of(value)
-        total, waiting = 0, [(value, 0)]
-        while waiting:
-            each, depth = waiting.pop()
-            self.spend(8)
-            total += 8 + indent * depth
+        total, level, depth = 0, [value], 0
+        while level:
+            self.spend(_LOOK * len(level))
             if depth > NESTING:
                 raise LimitError(f"it nests values more than {NESTING} deep")
-            if isinstance(each, str):
-                total += 4 * _bytes_of(each)  # some characters become an escape
-            elif isinstance(each, int):
-                total += each.bit_length() // 3
-            elif isinstance(each, Namespace):
-                waiting.append((_attributes(each), depth + 1))
-            elif isinstance(each, Mapping):
-                for pair in each.items():
-                    waiting.extend((inner, depth + 1) for inner in pair)
-            elif isinstance(each, range | Iterator | jinja2.Undefined):
-                total += 32
-            elif isinstance(each, Iterable):
-                waiting.extend((inner, depth + 1) for inner in each)
+            total += (8 + indent * depth) * len(level)
+            inner: list[Any] = []
+            for each in level:
+                if isinstance(each, str):
+                    total += 4 * _bytes_of(each)  # some characters become an escape
+                elif isinstance(each, int):
+                    total += each.bit_length() // 3
+                else:
+                    parts = _parts(each)
+                    total += 8 * len(parts)
+                    if not isinstance(parts, range):
+                        inner.extend(parts)
+                        # Told here, before a level of millions is built.
+                        if _LOOK * len(inner) > self.left:
+                            self.spend(_LOOK * len(inner))
             if total > self.left:
                 self.spend(total)
+            level, depth = inner, depth + 1
         return total
 
     def made(self, value: Any) -> Any:
@@ -118,18 +129,27 @@ def metered(input_bytes: int = 0) -> Iterator[None]:
         _meter.left, _meter.depth = before
 
 
+def _parts(value: Any) -> Sequence[Any]:
+    """Return what is written out where a value is; nothing for what is no collection."""
+    if isinstance(value, Mapping):
+        return [*value.keys(), *value.values()]
+    if isinstance(value, Namespace):
+        return [_attributes(value)]
+    if isinstance(value, range | list | tuple):
+        return value
+    if isinstance(value, Set | ValuesView):
+        return list(value)
+    return ()
+
+
 # What the compiled template calls in place of what Jinja does without a call.
-
-
-def _turn() -> None:
-    """Begin a turn of a loop: the call itself is what is paid for."""
 
 
 def _iterated(values: Any) -> Any:
     if isinstance(values, Iterator):
         return _meter.counted(values)
     if hasattr(values, "__len__"):
-        _meter.spend(8 * len(values))
+        _meter.spend(_STEP * len(values))
     return values
 
 
@@ -156,7 +176,7 @@ def _written(value: Any) -> Any:
     return value
 
 
-_HOOKS: frozenset[object] = frozenset({_turn, _iterated, _concatenated, _sliced, _compared, _built})
+_HOOKS: frozenset[object] = frozenset({_iterated, _concatenated, _sliced, _compared, _built})
 
 
 def _is_hook(called: object) -> bool:
@@ -167,7 +187,6 @@ class Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
     """Jinja as `transformers` sets it up for chat templates, paid for from `metered`'s budget."""
 
     intercepted_binops = frozenset({"+", "-", "*", "/", "//", "%", "**"})
-    turn = staticmethod(_turn)
     iterated = staticmethod(_iterated)
     concatenated = staticmethod(_concatenated)
     sliced = staticmethod(_sliced)
@@ -242,8 +261,6 @@ class _Priced(NodeTransformer):
     def visit_For(self, node: nodes.For) -> nodes.Node:
         self.generic_visit(node)
         node.iter = self._hook("iterated", node, node.iter)
-        turn = self._hook("turn", node)  # paid at each turn
-        node.body.insert(0, nodes.ExprStmt(turn, lineno=node.lineno, environment=self._environment))
         return node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
@@ -454,13 +471,17 @@ def _price_call(called: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
     if isinstance(called, FunctionType) and hasattr(called, "__wrapped__"):
         called = called.__wrapped__  # str.format, as Jinja's sandbox wraps it
     if not isinstance(called, BuiltinMethodType):
-        if not isinstance(called, Macro):
+        if isinstance(called, Macro):
+            _meter.spend(_MACRO)
+        elif isinstance(called, LoopContext):
+            _iterated(*args)
+        else:
             _meter.spend(sum(_meter.size(each) for each in (*args, *kwargs.values())) // 8)
         return
     owner, name = called.__self__, called.__name__
     if isinstance(owner, str):
         _price_text_method(owner, name, args, kwargs)
-    elif name in ("to_bytes", "from_bytes"):
+    elif name in ("to_bytes", "from_bytes", "maketrans"):
         raise LimitError(f"it calls {name}, which is not available")
     else:
         _meter.spend(8 * len(owner) if hasattr(owner, "__len__") else 0)
@@ -471,7 +492,7 @@ def _price_text_method(
     text: str, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> None:
     match name:
-        case "encode" | "translate" | "maketrans" | "format_map":
+        case "encode" | "translate" | "format_map":
             raise LimitError(f"it calls {name}, which is not available")
         case "format":
             _price_format(text, args, kwargs)

@@ -53,6 +53,16 @@ def test_a_template_writes_what_the_library_writes(name: str, chat: str) -> None
         assert ours.render(CHATS[chat]) == theirs
 
 
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_long_conversation_stays_within_a_templates_bounds(name: str) -> None:
+    text = "Some words, and a line.\n" * 80
+    turns = [{"role": role, "content": text} for role in ("user", "assistant")] * 100
+    chat = [*turns, {"role": "user", "content": "And now?"}]
+    theirs = expected(TEMPLATES[name], chat)
+    if theirs is not None:
+        assert ChatTemplate(TEMPLATES[name], TOKENS).render(chat) == theirs
+
+
 def test_a_field_that_is_null_is_as_good_as_not_given() -> None:
     source = "{{ messages[0].content }}{{ messages[0].name is defined }}"
     said: list[Any] = [{"role": "user", "content": "a", "name": None}]
