@@ -66,14 +66,13 @@ def bake(checkpoint: Path, output: Path, bits: str, *, tokenizer_only: bool, as_
         print_json([asdict(error) for error in errors], indent=2)
         return
     size = output.stat().st_size / 1e6
-    click.echo(f"{visible(str(output))}: {size:,.1f} MB", err=True)
+    say(f"{visible(str(output))}: {size:,.1f} MB")
     if errors:
         worst = max(errors, key=lambda error: error.relative)
         typical = sorted(error.relative for error in errors)[len(errors) // 2]
-        click.echo(
+        say(
             f"rounding cost {typical:.2%} of a tensor (the median of {len(errors)}),"
-            f" {worst.relative:.2%} at most ({visible(worst.name)})",
-            err=True,
+            f" {worst.relative:.2%} at most ({visible(worst.name)})"
         )
 
 

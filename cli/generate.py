@@ -3,6 +3,7 @@
 import ipaddress
 import json
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -175,10 +176,18 @@ def _is_here(url: str) -> bool:
     if host == "localhost" or host.endswith(".localhost"):
         return True
     with suppress(ValueError):
-        address = ipaddress.ip_address(host)
+        address = ipaddress.ip_address(_dotted(host))
         address = getattr(address, "ipv4_mapped", None) or address
         return address.is_loopback or address.is_unspecified
     return False
+
+
+def _dotted(host: str) -> str:
+    """Return an IPv4 address that is written otherwise, such as 127.1, in its usual form."""
+    try:
+        return socket.inet_ntoa(socket.inet_aton(host))
+    except OSError:
+        return host
 
 
 def _from_url(url: str, key: str, body: dict[str, Any]) -> Events:

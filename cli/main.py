@@ -106,6 +106,9 @@ def _run() -> int:
 def _report(error: click.ClickException) -> None:
     from cli.text import visible
 
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.format_message(), err=True)  # the help, and nothing of anyone's
+        return
     if isinstance(error, click.UsageError) and error.ctx is not None:
         hint = f"Try '{error.ctx.command_path} --help' for help."
         click.echo(f"{error.ctx.get_usage()}\n{hint}\n", err=True)

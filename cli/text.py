@@ -66,11 +66,7 @@ def model_option(function: Function) -> Function:
 def read_text(argument: str | None) -> str:
     """Return the argument, or standard input when there is none or it is `-`."""
     if argument is not None and argument != "-":
-        try:
-            argument.encode()
-        except UnicodeEncodeError:
-            raise click.UsageError("the text is no UTF-8") from None
-        return argument
+        return _argument_text(argument)
     if sys.stdin is None or sys.stdin.isatty():
         raise click.UsageError("give a text, or send one to standard input")
     try:
@@ -79,9 +75,22 @@ def read_text(argument: str | None) -> str:
         raise click.UsageError("standard input is no UTF-8 text") from None
 
 
+def _argument_text(argument: str) -> str:
+    """Return an argument as UTF-8 has it, also where the locale is one of ASCII alone."""
+    try:
+        argument.encode()
+        return argument
+    except UnicodeEncodeError:  # it holds bytes that the locale could not decode
+        pass
+    try:
+        return os.fsencode(argument).decode("utf-8")
+    except UnicodeError:
+        raise click.UsageError("the text is no UTF-8") from None
+
+
 def visible(text: str) -> str:
-    """Show what would move the terminal's cursor, colour it, or turn what follows."""
-    return _escaped(text, keep="\n\t", turning=True)
+    """Show, in one line, what would move the terminal's cursor, colour it, or turn what follows."""
+    return _escaped(text, keep="\t", turning=True)
 
 
 def written(text: str) -> str:

@@ -237,11 +237,14 @@ def sampling_of(path: Path) -> SamplingParams:
 
 
 def model_name(path: Path) -> str:
-    """Return what a model is called."""
+    """Return what a model is called; `?` stands for what is no UTF-8 in it."""
     if is_baked(path):
-        return str(BakedModel(path).metadata.get("name", path.stem))
-    demo = path.resolve() == default_model().resolve()
-    return "pibloom-demo" if demo else folder_name(path)
+        name = str(BakedModel(path).metadata.get("name", path.stem))
+    elif path.resolve() == default_model().resolve():
+        name = "pibloom-demo"
+    else:
+        name = folder_name(path)
+    return name.encode(errors="replace").decode()
 
 
 def license_of(folder: Path) -> str | None:

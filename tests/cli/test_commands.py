@@ -2,16 +2,23 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from click.testing import CliRunner
 
+from cli.main import pibloom as commands
+from functions import drawing
 from model.loader import default_model
+from tests.foreign import FOREIGN, NOWHERE
+from tests.functions.conftest import Generate, generate
 from tests.functions.test_server import Start, start, wait_until
 
-__all__ = ["start"]  # the fixture of a server on a fake engine
+__all__ = ["generate", "start"]  # fixtures: the function, and a server, on a fake engine
 
 DEMO = default_model()
 GREEDY = ("--temperature", "0", "--max-new-tokens", "12")
@@ -172,3 +179,187 @@ def test_a_reader_that_leaves_causes_no_noise() -> None:
     assert writer.wait(60) in (0, 1)
     assert writer.stderr is not None
     assert b"Traceback" not in writer.stderr.read()
+
+
+KEY = "sk-a-key-that-nobody-may-see"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        *(
+            (("generate", "a", "--url", url), "is no address like http://127.0.0.1:8081")
+            for url in (
+                "http://[::1",
+                "http://[::1]:x",
+                "http://",
+                "http:///path",
+                "http://:8081",
+                "http://127.0.0.1:99999",
+                "http://127.0.0.1:0",
+                "http://127.0.0.1:-1",
+                "http://a b",
+                "http://a\nb",
+                "http://\udcff",
+                "http://" + "a" * 64 + ".example",
+                "http://a..b",
+                "http://x/?a=b",
+                "http://x/#a",
+                "ftp://127.0.0.1",
+                "file:///etc/passwd",
+                "127.0.0.1:8081",
+                "//127.0.0.1",
+                " ",
+            )
+        ),
+        (("generate", "a", "--url", f"http://me:{KEY}@x"), "must hold no name or password"),
+        *(
+            (("generate", "a", flag, ""), "it is given, but empty")
+            for flag in ("--url", "--model", "--api-key-file", "--stop")
+        ),
+        (("tokenize", "a", "--model="), "it is given, but empty"),
+        (("inspect", ""), "it is given, but empty"),
+        (("bake", ""), "it is given, but empty"),
+        (("bake", "a", "-o", ""), "it is given, but empty"),
+        *(
+            (("up", flag, ""), "it is given, but empty")
+            for flag in ("--host", "--model", "--api-keys-file", "--cors-origins")
+        ),
+        (("up", "--port", ""), "--port"),
+        (("up", "--start-timeout", "nan"), "--start-timeout"),
+        (("up", "--host", "a..b"), "is no host"),
+        (("generate", "a", "--model", "~nobody-of-this-name/x"), "home folder"),
+        (("inspect", "~nobody-of-this-name/x"), "home folder"),
+        *(
+            (("up", *flag), "set PIBLOOM_API_KEYS instead, or name a file by --api-keys-file")
+            for flag in (("--api-keys", KEY), (f"--api-keys={KEY}",))
+        ),
+        *(
+            (
+                ("generate", "a", *flag),
+                "set PIBLOOM_API_KEY instead, or name a file by --api-key-file",
+            )
+            for flag in (("--api-key", KEY), (f"--api-key={KEY}",))
+        ),
+        (("generate", "a", "--api-key-file", "keys"), "is for a function, which --url names"),
+        (("generate", "a", "--url", "http://x", "--api-key-file", "/no"), "cannot be read"),
+        (("generate", "a", "--url", "http://x", "--api-key-file", "/"), "cannot be read"),
+        (("generate", "a", "--url", "http://x", "--api-key-file", "/dev/null"), "holds no key"),
+        (("generate", "a", "--stop", "x" * 65), "64 are the most"),
+        (("generate", "a", *["--stop=x"] * 9), "8 are the most"),
+        (("generate", "\udcff"), "the text is no UTF-8"),
+        (("tokenize", "\udcff"), "the text is no UTF-8"),
+    ],
+    ids=lambda value: ascii(" ".join(value))[:60] if isinstance(value, tuple) else "",
+)
+def test_a_value_that_cannot_be_is_refused_before_anything_is_done(
+    arguments: tuple[str, ...], said: str
+) -> None:
+    done = CliRunner().invoke(commands, list(arguments))
+    assert done.exit_code == 2, done.output
+    assert isinstance(done.exception, SystemExit)
+    assert said in " ".join(done.output.split())
+    assert KEY not in done.output
+
+
+RANGES = {
+    "max_new_tokens": drawing.NewTokens,
+    "temperature": drawing.Temperature,
+    "top_k": drawing.TopK,
+    "top_p": drawing.TopP,
+    "min_p": drawing.MinP,
+    "repetition_penalty": drawing.RepetitionPenalty,
+    "seed": drawing.Seed,
+}
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_the_ranges_are_those_of_the_function(name: str, generate: Generate) -> None:
+    """At each bound and beside it, by what the function itself says of a body with the value."""
+    kind, limits = get_args(RANGES[name])
+    step = 1 if kind is int else 1e-6
+    low = limits.ge if limits.gt is None else limits.gt
+    for value in (low - step, low, low + step, limits.le - step, limits.le, limits.le + step):
+        status = generate.post({"prompt": "a", name: value}).status_code
+        assert status in (200, 422)
+        flag = f"--{name.replace('_', '-')}={value!r}"
+        done = CliRunner().invoke(commands, ["generate", "", flag])
+        # What gets as far as the empty prompt has passed.
+        assert ("the prompt is empty" in done.output) == (status == 200), (flag, done.output)
+
+
+def test_every_field_of_the_function_has_its_flag(generate: Generate) -> None:
+    document = generate.client.get("/openapi.json").json
+    fields = document["components"]["schemas"]["GenerateBody"]["properties"]
+    flags = pibloom("generate", "--help").stdout
+    for name in set(fields) - {"prompt", "messages", "stream"}:
+        assert "--" + name.replace("_", "-") in flags
+
+
+def test_generate_brings_a_key_from_the_environment_or_a_file(start: Start, tmp_path: Path) -> None:
+    server = start("Hello", 0.0, PIBLOOM_API_KEYS=f"other,{KEY}")
+    wait_until(server.is_ready)
+    ask = ("generate", "--url", f"http://127.0.0.1:{server.port}", "Hi")
+    (tmp_path / "key").write_text(f"{KEY}\n")
+    file = ("--api-key-file", str(tmp_path / "key"))
+    for more, environment in (((), {"PIBLOOM_API_KEY": KEY}), (file, {"PIBLOOM_API_KEY": "wrong"})):
+        done = pibloom(*ask, *more, **environment)
+        assert (done.stdout, done.returncode) == ("Hello\n", 0), done.stderr
+    for wrong in ("", "wrong-one"):
+        done = pibloom(*ask, PIBLOOM_API_KEY=wrong)
+        assert done.returncode == 1
+        assert "key" in done.stderr
+        assert "wrong-one" not in done.stderr
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.1", "0.0.0.0"])
+def test_generate_asks_what_is_here_through_no_proxy(start: Start, host: str) -> None:
+    server = start("Hello", 0.0)
+    wait_until(server.is_ready)
+    proxies = {**FOREIGN["proxies"], "all_proxy": NOWHERE, "ALL_PROXY": NOWHERE}
+    for others in (proxies, FOREIGN["proxies"]):
+        done = pibloom("generate", "--url", f"http://{host}:{server.port}", "Hi", **others)
+        assert done.stdout == "Hello\n", done.stderr
+
+
+def test_a_proxy_that_cannot_be_used_is_a_sentence() -> None:
+    for name, value in (("http_proxy", "nonsense://x"), ("ALL_PROXY", "socks9://x")):
+        done = pibloom("generate", "--url", "http://pi.example", "Hi", **{name: value})
+        assert done.returncode == 1
+        assert done.stderr.count("\n") == 1
+        assert done.stderr.startswith("pibloom: ")
+
+
+@pytest.mark.parametrize(
+    "name", ["[v2] bloom", "[/x]", "[bold]", ":smile:", "a\x1b[31mb", "a\nb", "\u202etxt", "\udcff"]
+)
+def test_a_name_is_shown_as_it_is_and_moves_no_cursor(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / name
+    shutil.copytree(DEMO, folder)
+    shown = pibloom("inspect", str(folder), COLUMNS="400").stdout
+    refused = pibloom("inspect", str(folder / "nothing")).stderr
+    baked = pibloom(
+        "bake", "--tokenizer-only", str(DEMO), "-o", str(tmp_path / f"{name}.bloom")
+    ).stderr
+    written = pibloom("generate", "Hi", "--model", str(folder), "--max-new-tokens", "1")
+    assert written.returncode == 0, written.stderr
+    kept = name
+    for each in ("\x1b", "\n", "\u202e", "\udcff"):
+        kept = kept.replace(each, f"<U+{ord(each):04X}>")
+    for text in (shown, refused, baked):
+        assert "Traceback" not in text
+        assert kept in text
+    assert "\x1b" not in written.stderr
+
+
+def test_a_tilde_is_the_home_folder_where_no_shell_expands_it(tmp_path: Path) -> None:
+    (tmp_path / "x").symlink_to(DEMO)
+    for arguments in (
+        ("tokenize", "--json", "Hi", "--model=~/x"),
+        ("inspect", "--json", "~/x"),
+        ("bake", "--tokenizer-only", "~/x", "-o", "~/t.bloom"),
+    ):
+        done = pibloom(*arguments, HOME=str(tmp_path))
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "t.bloom").exists()
+    assert pibloom("tokenize", "Hi", HOME=str(tmp_path), PIBLOOM_MODEL="~/x").returncode == 0
