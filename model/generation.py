@@ -92,6 +92,15 @@ class Done:
     decode_s: float
     cached_tokens: int = 0  # of the prompt, that were remembered from the same tenant's requests
 
+    @property
+    def tokens_per_second(self) -> float:
+        """How fast it was written; 0 where no step was taken after the prompt's.
+
+        The first token comes out of the prompt's last step, so `decode_s` is that of the others.
+        """
+        others = self.completion_tokens - 1
+        return others / self.decode_s if others > 0 and self.decode_s > 0 else 0.0
+
 
 @dataclass(frozen=True)
 class Failed:

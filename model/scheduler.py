@@ -512,8 +512,8 @@ class Scheduler:
         self._tell_end(running.generation, last)
         if running not in self._running:
             return
-        self._running.remove(running)
         self._release(running.sequence)
+        self._running.remove(running)  # so that who finds it idle finds its memory too
         read = len(running.generation.request.prompt) if running.decoding_since else 0
         self._observe(self.observer.ended, last, read, running.sequence.own, running.count)
 

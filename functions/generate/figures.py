@@ -94,9 +94,8 @@ class Figures(Observer):
         self._prompt.add(prompt)
         self._cached.add(cached)
         self._written.add(written)
-        if isinstance(last, Done) and written > 1 and last.decode_s > 0:
-            # The first token comes out of prefill; decoding took the time of the others.
-            self._rate.observe((written - 1) / last.decode_s)
+        if isinstance(last, Done) and (rate := last.tokens_per_second):
+            self._rate.observe(rate)
 
     def _now(self, figure: str) -> float:
         model = self._service.peek()

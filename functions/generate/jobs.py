@@ -133,13 +133,9 @@ def failure(failed: generation.Failed) -> errors.ApiError:
 
 def timings(done: generation.Done) -> dict[str, float]:
     """Return what a reply tells of its speed, in milliseconds and tokens a second."""
-    seconds = done.decode_s
-    # The first token comes out of prefill; decoding took the time of the others.
-    others = done.completion_tokens - 1
-    speed = others / seconds if seconds > 0 and others > 0 else 0.0
     return {
         "queued_ms": round(done.queued_s * 1000, 1),
         "prefill_ms": round(done.prefill_s * 1000, 1),
         "decode_ms": round(done.decode_s * 1000, 1),
-        "tokens_per_second": round(speed, 1),
+        "tokens_per_second": round(done.tokens_per_second, 1),
     }

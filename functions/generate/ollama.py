@@ -324,7 +324,8 @@ class Reply:
             "prompt_eval_count": done.prompt_tokens,
             "prompt_eval_duration": _nanoseconds(done.prefill_s),
             "eval_count": done.completion_tokens,
-            "eval_duration": _nanoseconds(done.decode_s),
+            # Clients divide by it, and tell no speed where it is 0.
+            "eval_duration": _nanoseconds(done.decode_s) if done.tokens_per_second else 0,
         }
 
 

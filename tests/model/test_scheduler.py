@@ -241,6 +241,23 @@ def test_an_engine_that_cannot_release_does_not_end_the_thread(
     assert scheduler.healthy
 
 
+def test_it_is_idle_once_memory_is_given_back(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = engine()
+    scheduler = start(fake)
+    release, idle = fake.release, []
+
+    def watched(sequence: FakeSequence) -> None:
+        idle.append(scheduler.idle)
+        release(sequence)
+
+    monkeypatch.setattr(fake, "release", watched)
+    finish(scheduler.submit(request()))
+    wait_until(lambda: scheduler.idle)
+    assert idle == [False]
+
+
 def test_a_thread_that_ends_fails_everybody_and_is_not_healthy(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
