@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from cli.main import Failure, Refused
+from cli.main import Refused
 from cli.text import Readable, print_json, say, visible
 from model.errors import ModelError
 
@@ -60,8 +60,6 @@ def bake(checkpoint: Path, output: Path, bits: str, *, tokenizer_only: bool, as_
                 errors = baking.bake(opened, output, bits=int(bits), progress=progress)
     except ModelError as error:
         raise Refused(str(error)) from None
-    except ModuleNotFoundError as error:
-        raise Failure(f"reading a .bin needs {error.name}, of the extra 'reference'") from None
     if as_json:
         print_json([asdict(error) for error in errors], indent=2)
         return

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.main import Failure, Refused
+from cli.main import Refused
 from cli.text import Readable, print_json, visible
 from model.baked import BakedModel
 from model.chat import ChatSource, ChatTemplate
@@ -48,8 +48,6 @@ def inspect(path: Path, *, as_json: bool, tensors: bool, verify: bool) -> None:
             facts, rows = _checkpoint(Checkpoint.open(path), verify=verify)
     except ModelError as error:
         raise Refused(str(error)) from None
-    except ModuleNotFoundError as error:
-        raise Failure(f"reading weights needs {error.name}, of the extra 'reference'") from None
     if as_json:
         print_json(facts | {"tensors": rows}, indent=2)
         return
