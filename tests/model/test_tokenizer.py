@@ -4,6 +4,8 @@ import contextlib
 import ctypes
 import json
 import shutil
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,26 @@ def test_words_are_cut_as_bloom_cuts_them() -> None:
     assert pre is not None
     pieces = [text[start:end] for _, (start, end) in pre.pre_tokenize_str(text)]
     assert pieces == ["ab", " (", "cd", ").", " ef", "|", "gh", ",", "ij"]
+
+
+def test_a_long_text_is_split_without_the_interpreters_lock() -> None:
+    begun, ended, interval = threading.Event(), threading.Event(), sys.getswitchinterval()
+
+    def split() -> None:
+        begun.set()
+        TOKENIZER.ids(" " * 2**20)
+        ended.set()
+
+    sys.setswitchinterval(60)  # so that the other thread runs when the lock is given up, and not
+    try:  # because its turn has come
+        thread = threading.Thread(target=split)
+        thread.start()
+        assert begun.wait(20)
+        assert not ended.is_set()
+    finally:
+        sys.setswitchinterval(interval)
+    thread.join(20)
+    assert ended.is_set()
 
 
 def test_half_a_surrogate_pair_is_refused() -> None:
