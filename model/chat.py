@@ -15,10 +15,11 @@ from typing import Any
 
 from jinja2 import TemplateError
 
+from model.added_tokens import read_settings
 from model.errors import ModelError
+from model.files import read_object, read_text, shown
 from model.names import folder_name
 from model.sandbox import SOURCE_CHARACTERS, Environment, RefusedError, metered
-from model.special import SETTINGS, named_tokens, read_object, special_settings, token_text
 
 # A base BLOOM only continues text, so a chat is written as the transcript of one.
 TRANSCRIPT = (
@@ -33,6 +34,7 @@ INSTRUCTION = (
 TEMPLATES = {"transcript": TRANSCRIPT, "instruction": INSTRUCTION}
 TOKENS = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
 
+_SETTINGS = "tokenizer_config.json"
 _FILE = "chat_template.jinja"
 _MORE_FILES = "additional_chat_templates"
 _OVERRIDE = "PIBLOOM_CHAT_TEMPLATE can name another"
@@ -63,16 +65,16 @@ class ChatSource:
     @classmethod
     def read(cls, folder: Path) -> "ChatSource":
         """Read a folder's template where `transformers` looks, or take what suits its name."""
+        tokens: Mapping[str, str] = {}
         try:
-            tokens = named_tokens(special_settings(folder))
+            tokens = read_settings(folder, {}).special_tokens
             template = _read_template(folder)
             if "pad_token" in template and "pad_token" not in tokens:
-                padding = read_object(folder / "tokenizer.json").get("padding")
-                if isinstance(padding, dict) and "pad_token" in padding:
-                    tokens["pad_token"] = token_text(padding["pad_token"], "pad_token")
+                # The padding of tokenizer.json names it too; the file is large, so it is read last.
+                tokens = read_settings(folder, _optional(folder / "tokenizer.json")).special_tokens
             return cls(template, tokens)
         except ModelError as error:
-            return cls(None, problem=str(error))
+            return cls(None, tokens, str(error))
 
 
 class ChatTemplate:
@@ -189,35 +191,39 @@ def _said(error: Exception) -> str:
     """Return what an error says, or its name; a template can make it of any length."""
     if isinstance(error, RecursionError | MemoryError):
         return "it is nested too deep"
-    said = str(error) if isinstance(error, TemplateError) else repr(error)
-    return " ".join(said[:1000].split())[:300] or type(error).__name__
+    if not isinstance(error, TemplateError):
+        return f"{type(error).__name__}: {shown(error)}"
+    return shown(error) or type(error).__name__
+
+
+def _optional(path: Path) -> dict[str, Any]:
+    try:
+        return read_object(path)
+    except FileNotFoundError:
+        return {}
 
 
 def _read_text(path: Path) -> str:
     try:
-        with path.open(encoding="utf-8") as file:
-            text = file.read(SOURCE_CHARACTERS + 1)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read: {error}") from None
-    if len(text) > SOURCE_CHARACTERS:
-        raise ModelError(f"{path} has more than {SOURCE_CHARACTERS:,} characters")
-    return text
+        return read_text(path, 4 * SOURCE_CHARACTERS)
+    except FileNotFoundError:
+        raise ModelError(f"there is no file {path}") from None
 
 
 def _read_template(folder: Path) -> str:
     """Find the template: in files of its own, or else among the tokenizer's settings."""
     files = {path.stem: path for path in sorted((folder / _MORE_FILES).glob("*.jinja"))}
-    if (folder / _FILE).is_file():
+    if (folder / _FILE).exists():
         files = {"default": folder / _FILE} | files
     found: object = {name: _read_text(path) for name, path in files.items()}
     if not found:
-        found = read_object(folder / SETTINGS).get("chat_template")
+        found = _optional(folder / _SETTINGS).get("chat_template")
     if isinstance(found, list):
         try:
             found = {each["name"]: each["template"] for each in found}
         except (TypeError, KeyError):
             raise ModelError(
-                f"{folder / SETTINGS}: chat_template is a list, but not of names and templates"
+                f"{folder / _SETTINGS}: chat_template is a list, but not of names and templates"
             ) from None
     if isinstance(found, dict):
         if "default" not in found:
@@ -228,7 +234,7 @@ def _read_template(folder: Path) -> str:
         suits_instructions = folder_name(folder).lower().startswith("bloomz")
         return INSTRUCTION if suits_instructions else TRANSCRIPT
     if not isinstance(found, str):
-        raise ModelError(f"{folder / SETTINGS}: chat_template is no text")
+        raise ModelError(f"{folder / _SETTINGS}: chat_template is no text")
     return found
 
 

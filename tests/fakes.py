@@ -18,12 +18,19 @@ from model.vocabulary import SYMBOLS, compile_json
 SPECIAL = ["<unk>", "<s>", "</s>", "<pad>"]
 
 
-def byte_tokenizer() -> Tokenizer:
-    """A tokenizer with one token a byte after the four special ones: every cut that can be."""
+def byte_tokenizer(*further: str) -> Tokenizer:
+    """A tokenizer with one token a byte after the four special ones: every cut that can be.
+
+    `further` special tokens come behind the bytes.
+    """
     symbols = sorted(SYMBOLS)
     vocab = {text: id_ for id_, text in enumerate([*SPECIAL, *symbols])}
     data = json.loads((default_model() / "tokenizer.json").read_text())
     data["model"] |= {"vocab": vocab, "merges": []}
+    data["added_tokens"] += [
+        data["added_tokens"][0] | {"content": text, "id": len(vocab) + at}
+        for at, text in enumerate(further)
+    ]
     return Tokenizer.from_bytes(compile_json(data))
 
 

@@ -1,6 +1,7 @@
 """Conversations become the prompt that the model was taught."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,30 @@ def test_a_template_can_be_chosen_by_name_or_file(tmp_path: Path) -> None:
     assert ChatTemplate.named(str(file)).render(talk) == "b!"
     with pytest.raises(ModelError, match="no chat template"):
         ChatTemplate.named("nonsense")
+
+
+def test_what_an_error_repeats_of_a_template_is_short_and_one_line() -> None:
+    refuses = "{{ raise_exception('a\\x1b[2J\\n' * 9999) }}"
+    source = "{% if messages[0].content == 'go' %}" + refuses + "{% endif %}x"
+    chat = ChatTemplate(source)
+    with pytest.raises(ChatError) as refused:
+        chat.render([{"role": "user", "content": "go"}])
+    said = str(refused.value)
+    assert said.isprintable()
+    assert len(said) < 400
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "device", "large"])
+def test_a_template_that_is_no_ordinary_file_is_named(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "chat_template.jinja"
+    match kind:
+        case "folder":
+            path.mkdir()
+        case "pipe":
+            os.mkfifo(path)
+        case "device":
+            path.symlink_to("/dev/zero")
+        case _:
+            path.write_text("a" * 1_000_000)
+    with pytest.raises(ModelError, match="chat_template.jinja"):
+        ChatTemplate.open(tmp_path)

@@ -150,3 +150,19 @@ def test_a_prompts_tokens_are_as_likely_as_the_model_says(demo: Path, engine: st
     assert [each.id for each in told] == list(ids[1:])
     ours = torch.tensor([each.likelihood.logprob for each in told])
     assert (ours - right).abs().max() < (0.3 if engine == "native" else 1e-3)
+
+
+@pytest.mark.parametrize("template", ["{{ 'a' * 10**9 }}", "{% for %}", b"\xff"], ids=str)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_template_that_cannot_be_used_is_overridden_by_the_setting(
+    demo: Path, tmp_path: Path, engine: str, template: str | bytes
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(demo, folder)
+    data = template if isinstance(template, bytes) else template.encode()
+    (folder / "chat_template.jinja").write_bytes(data)
+    with pytest.raises(ModelError, match="chat.template.*; PIBLOOM_CHAT_TEMPLATE can name another"):
+        load(folder, engine=engine, device="cpu")
+    model = load(folder, engine=engine, device="cpu", chat_template="transcript")
+    assert model.chat.render([{"role": "user", "content": "a"}]) == "User: a\nAssistant:"
+    model.close()

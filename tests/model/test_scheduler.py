@@ -57,6 +57,19 @@ def test_events_come_in_order_and_end_once(start: Start) -> None:
     assert (last.prompt_tokens, last.completion_tokens) == (2, 6)
 
 
+def test_a_stop_that_names_a_hidden_token_ends_a_reply_there() -> None:
+    tokenizer = byte_tokenizer("<|end|>", "<|other|>")
+    reply = tokenizer.ids("Hi<|other|>!<|end|> and on")
+    scheduler = Scheduler(FakeEngine(reply, vocabulary=tokenizer.size), tokenizer)
+    scheduler.start()
+    try:
+        last = finish(scheduler.submit(request(stop=("<|end|>",), max_new_tokens=7)))[-1]
+    finally:
+        scheduler.close()
+    assert isinstance(last, Done)
+    assert (last.text, last.finish_reason, last.completion_tokens) == ("Hi!", "stop", 5)
+
+
 def test_length_ends_a_reply(start: Start) -> None:
     last = finish(start(engine()).submit(request(max_new_tokens=3)))[-1]
     assert isinstance(last, Done)
