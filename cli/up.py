@@ -267,6 +267,7 @@ def _prepare_model(given: Mapping[str, str], *, generates: bool) -> None:
     from model.baked import BakedModel
     from model.chat import ChatTemplate
     from model.checkpoint import Checkpoint
+    from model.loader import model_name
     from model.store import baked_copy, is_baked
 
     try:
@@ -278,7 +279,7 @@ def _prepare_model(given: Mapping[str, str], *, generates: bool) -> None:
             if generates:
                 _ = baked.config  # says so when the file holds a tokenizer alone
         elif settings.engine == "native":
-            with progress_bar(f"baking {settings.model.name}") as progress:
+            with progress_bar(f"baking {model_name(settings.model)}") as progress:
                 baked_copy(settings.model, settings.bits, progress)
         else:
             Checkpoint.open(settings.model)

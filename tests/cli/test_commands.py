@@ -312,6 +312,22 @@ def test_generate_brings_a_key_from_the_environment_or_a_file(start: Start, tmp_
         assert "wrong-one" not in done.stderr
 
 
+def test_a_reply_moves_no_cursor_of_a_terminal_and_is_itself_in_a_file(start: Start) -> None:
+    reply = "a\x1b[2J\x07\tb\x9b\r\nc"
+    server = start(reply, 0.0)
+    wait_until(server.is_ready)
+    ask = ("generate", "--url", f"http://127.0.0.1:{server.port}", "Hi")
+    assert pibloom(*ask).stdout == reply + "\n"
+    master, terminal = os.openpty()
+    with os.fdopen(master, "rb", buffering=0) as ours:
+        subprocess.run(
+            [sys.executable, "-m", "cli.main", *ask], stdout=terminal, check=True, timeout=60
+        )
+        os.close(terminal)
+        shown = ours.read(4096)
+    assert shown == b"a<U+001B>[2J<U+0007>\tb<U+009B><U+000D>\r\nc\r\n"
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.1", "0.0.0.0"])
 def test_generate_asks_what_is_here_through_no_proxy(start: Start, host: str) -> None:
     server = start("Hello", 0.0)
