@@ -16,7 +16,7 @@ from functions import drawing
 from model.loader import default_model
 from tests.foreign import FOREIGN, NOWHERE
 from tests.functions.conftest import Generate, generate
-from tests.functions.test_server import Start, start, wait_until
+from tests.functions.test_server import Start, free_port, start, wait_until
 
 __all__ = ["generate", "start"]  # fixtures: the function, and a server, on a fake engine
 
@@ -128,7 +128,11 @@ def test_generate_asks_a_running_function(start: Start) -> None:
         (("up", "--chat-template", "/nothing/here"), 3, "no chat template"),
         (("inspect", "README.md"), 3, "README.md is no folder"),
         (("generate", "--url", "http://127.0.0.1:9", "--model", "m.bloom", "a"), 2, "--model"),
-        (("up", "--port", "9000", "--generate-port", "9000"), 1, "--generate-port"),
+        (
+            ("up", "ui", "generate", "--port", "9000", "--generate-port", "9000"),
+            1,
+            "--generate-port",
+        ),
         (("up", "dance"), 2, "dance"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
@@ -136,6 +140,9 @@ def test_generate_asks_a_running_function(start: Start) -> None:
 def test_what_cannot_be_done_is_a_sentence(
     arguments: tuple[str, ...], code: int, said: str
 ) -> None:
+    if arguments[0] == "up" and "--port" not in arguments:
+        ports = {flag: free_port() for flag in ("--port", "--generate-port", "--tokenize-port")}
+        arguments += tuple(f"{flag}={port}" for flag, port in ports.items())
     done = pibloom(*arguments)
     assert done.returncode == code
     assert said in done.stderr
