@@ -24,7 +24,7 @@ from collections.abc import (
 from contextlib import contextmanager
 from datetime import datetime
 from functools import wraps
-from types import BuiltinMethodType, FunctionType
+from types import BuiltinMethodType, FunctionType, MethodType
 from typing import Any
 
 import jinja2
@@ -263,6 +263,9 @@ class _Priced(NodeTransformer):
         node.iter = self._hook("iterated", node, node.iter)
         return node
 
+    def visit_ScopedEvalContextModifier(self, node: nodes.Node) -> nodes.Node:
+        raise LimitError("it uses autoescape, which is not available")
+
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
         self.generic_visit(node)
         return self._hook("concatenated", node, *node.nodes)
@@ -460,7 +463,7 @@ def _price_format(text: str, values: tuple[Any, ...], named: Mapping[str, Any]) 
     _meter.spend(_bytes_of(text) + text.count("{") * each)
 
 
-def _price_replaced(text: str, old: Any, new: Any) -> None:
+def _price_replaced(text: str, old: Any = None, new: Any = None) -> None:
     if isinstance(old, str) and isinstance(new, str):
         _meter.spend(_bytes_of(text) + text.count(old) * _bytes_of(new))
 
@@ -468,50 +471,56 @@ def _price_replaced(text: str, old: Any, new: Any) -> None:
 def _price_call(called: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
     """Pay for a call; refuse a method whose cost is not known."""
     kwargs = {name: each for name, each in kwargs.items() if name not in _ADDED}
+    _meter.spend(8 * (len(args) + len(kwargs)))
     if isinstance(called, FunctionType) and hasattr(called, "__wrapped__"):
         called = called.__wrapped__  # str.format, as Jinja's sandbox wraps it
-    if not isinstance(called, BuiltinMethodType):
-        if isinstance(called, Macro):
-            _meter.spend(_MACRO)
-        elif isinstance(called, LoopContext):
-            _iterated(*args)
-        else:
-            _meter.spend(sum(_meter.size(each) for each in (*args, *kwargs.values())) // 8)
-        return
+    if isinstance(called, Macro):
+        return _meter.spend(_MACRO)
+    if isinstance(called, LoopContext):
+        _iterated(*args)
+        return None
+    size = sum(_meter.size(each) for each in (*args, *kwargs.values()))
+    _meter.spend(size // 8)
+    if not isinstance(called, BuiltinMethodType | MethodType):
+        return None
     owner, name = called.__self__, called.__name__
-    if isinstance(owner, str):
-        _price_text_method(owner, name, args, kwargs)
-    elif name in ("to_bytes", "from_bytes", "maketrans"):
+    if name in ("to_bytes", "from_bytes", "maketrans"):
         raise LimitError(f"it calls {name}, which is not available")
-    else:
-        _meter.spend(8 * len(owner) if hasattr(owner, "__len__") else 0)
-        _meter.spend(sum(_meter.size(each) for each in (*args, *kwargs.values())) // 8)
+    if isinstance(owner, str):
+        return _price_text_method(owner, name, args, kwargs, size)
+    return _meter.spend(8 * len(owner) if hasattr(owner, "__len__") else 0)
 
 
 def _price_text_method(
-    text: str, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    text: str, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], size: int
 ) -> None:
+    """Pay for a method of a text, whose arguments have `size` bytes."""
     match name:
-        case "encode" | "translate" | "format_map":
+        case "encode" | "translate" | "format_map" | "striptags":
             raise LimitError(f"it calls {name}, which is not available")
         case "format":
             _price_format(text, args, kwargs)
         case "join":
             parts = args[0] if args else ()
             between = len(parts) if hasattr(parts, "__len__") else 0
-            _meter.spend(_meter.size(parts) + between * _bytes_of(text))
-        case "replace" if len(args) >= 2:
-            _price_replaced(text, *args[:2])
-        case "split" | "rsplit" if args and isinstance(args[0], str) and args[0]:
+            _meter.spend(size + between * _bytes_of(text))
+        case "replace":
+            _price_replaced(text, *(*args, *kwargs.values())[:2])
+        case "split" if args and isinstance(args[0], str) and args[0]:
             _meter.spend(_bytes_of(text) + _ENTRY * text.count(args[0]))
         case "split" | "rsplit" | "splitlines":
             _meter.spend(_bytes_of(text) + _ENTRY * len(text) // 2)
+        case _ if name in _PADDING:
+            _check_numbers((*args, *kwargs.values()))
+            _meter.spend(_bytes_of(text) + WIDEST * (text.count("\t") + 1))
         case _:
-            _check_numbers((*args, *kwargs.values()) if name in _PADDING else ())
-            wide = WIDEST if name in _PADDING else 0
-            _meter.spend(_bytes_of(text) + wide * (text.count("\t") + 1 if wide else 0))
+            _meter.spend(_bytes_of(text))
+    if name in _QUADRATIC:
+        _meter.spend(_bytes_of(text) * size // 32)
 
 
+# Each character is looked for among the argument's, or the argument at each of them.
+_QUADRATIC = {"strip", "lstrip", "rstrip", "rfind", "rindex", "rsplit", "rpartition"}
 _ADDED = ("_loop_vars", "_block_vars")  # by Jinja
 _PADDING = {"center", "ljust", "rjust", "zfill", "expandtabs"}
 # Filters that no chat needs, and whose time grows faster than what they are given.
@@ -532,6 +541,8 @@ def _priced_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any
         _meter.spend(_STEP)
         first = args[:skipped]
         value, *rest = args[skipped:]
+        if name in ("int", "float", "filesizeformat") and isinstance(value, str):
+            _meter.spend(_bytes_of(value))
         if name not in _CONSTANT:
             value = _whole(value)
             rest = [_whole(each) for each in rest]
@@ -566,8 +577,10 @@ def _price_filter(name: str, value: Any, rest: list[Any], kwargs: Mapping[str, A
                 raise LimitError("it sums lists, which is not available")
         case "list" | "reverse":
             size += _ENTRY * len(value) if hasattr(value, "__len__") else 0
-        case "wordcount":
+        case "wordcount" | "title":  # each word becomes a value
             size *= 32
+        case "trim" if numbers:
+            size += size * _meter.size(numbers[0]) // 32
         case _ if name in _SORTING:
             size *= 4
         case _ if name in _ESCAPING:
