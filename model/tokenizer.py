@@ -81,7 +81,11 @@ class Tokenizer:
         self._before, self._after = around[: header.before], around[header.before :]
         # Special tokens' texts, which replies lack.
         self.hidden: dict[str, int] = {
-            self.bytes_of(id_).decode("utf-8", "replace"): id_ for id_ in sorted(self.special)
+            ctypes.string_at(address + header.bytes_at + each.text_at, each.text_size).decode(
+                "utf-8", "replace"
+            ): each.id
+            for each in added
+            if each.flags & IS_SPECIAL and each.text_at + each.text_size <= header.bytes_size
         }
 
     @classmethod

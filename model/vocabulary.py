@@ -16,7 +16,7 @@ from model.added_tokens import (
 from model.errors import ModelError
 from model.files import read_object
 
-VERSION = 2  # of the bytes; enum TOKENIZER_VERSION
+VERSION = 3  # of the bytes; enum TOKENIZER_VERSION
 # Ids 0-3 in every BLOOM. Only the end may be drawn.
 UNKNOWN, BEGIN, END, PADDING = range(4)
 SPECIAL = {"<unk>": UNKNOWN, "<s>": BEGIN, "</s>": END, "<pad>": PADDING}
@@ -28,6 +28,7 @@ _MOST_AROUND = 64  # tokens of a prompt that a post-processor adds, and the text
 _TEXT = -1  # where the text stands among those
 _Part = list[int]
 IS_SPECIAL, SINGLE_WORD, LSTRIP, RSTRIP, NEVER = 1, 2, 4, 8, 16  # of struct added
+TRIM_SPACES, TRIM_BUT_FIRST = 1, 2
 
 
 class Header(ctypes.LittleEndianStructure):
@@ -43,6 +44,7 @@ class Header(ctypes.LittleEndianStructure):
         ("normalized", ctypes.c_uint32),
         ("before", ctypes.c_uint32),
         ("after", ctypes.c_uint32),
+        ("trim", ctypes.c_uint32),
         ("starts_at", ctypes.c_uint32),
         ("bytes_at", ctypes.c_uint32),
         ("bytes_size", ctypes.c_uint32),
@@ -120,6 +122,7 @@ def compile_json(data: Mapping[str, Any], settings: TokenizerSettings | None = N
         normalized=len(second),
         before=len(before),
         after=len(after),
+        trim=_trim(data.get("post_processor")),
         bytes_size=len(blob),
     )
     header.single[:] = singles
@@ -201,6 +204,18 @@ def _around(processor: Any, size: int) -> tuple[list[int], list[int]]:
         raise ModelError("its post_processor adds an id that the vocabulary lacks")
     place = ids.index(_TEXT)
     return ids[:place], ids[place + 1 :]
+
+
+def _trim(processor: Any) -> int:
+    """Return how offsets are shortened: not, by spaces, or but for one at the start."""
+    found = [
+        TRIM_BUT_FIRST if step["add_prefix_space"] else TRIM_SPACES
+        for step in _flat(processor)
+        if step.get("trim_offsets")
+    ]
+    if len(found) > 1:
+        raise ModelError("its post_processor has trim_offsets twice, which is not supported")
+    return found[0] if found else 0
 
 
 def _flat(processor: Any) -> Iterator[Mapping[str, Any]]:

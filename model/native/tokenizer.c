@@ -248,24 +248,43 @@ static uint32_t count_to(struct counter *counter, uint64_t byte) {
     return counter->seen;
 }
 
-struct output { uint32_t *ids, *starts, *ends; int64_t count; struct counter counter; };
+struct output { const uint8_t *tokenizer; uint32_t *ids, *starts, *ends; int64_t count; struct counter counter; };
 
-static void put(struct output *out, uint32_t id, uint64_t first, uint64_t length) {
+/* Whether a character counts as a space when offsets are trimmed. `tokenizers` looks at the text of an added token,
+ * but at stand-ins for bytes of the others, where only that of a space is one. */
+static int is_trimmed(uint32_t c, int added) {
+    return c == ' ' || (added && (is_space(c) || c == 0x120 /* Ġ, the stand-in */));
+}
+
+/* Take the spaces at a token's ends off the characters that it covers. */
+static void trim(const struct output *out, int added, uint64_t first, uint64_t size, uint32_t *start, uint32_t *end) {
+    const uint8_t *text = out->counter.text + first;
+    uint32_t mode = header_of(out->tokenizer)->trim, length, before = 0, after = 0;
+    if (mode == TRIM_NOT) return;
+    for (uint64_t at = 0; at < size && is_trimmed(character(text + at, size - at, &length), added); at += length)
+        before++;
+    for (uint64_t at = size; at && is_trimmed(character_before(text, 0, at, &length), added); at -= length) after++;
+    if (mode == TRIM_BUT_FIRST && before == 1 && *start == 0) before = 0; /* two are no prefix, it holds */
+    *start = *end - *start > before ? *start + before : *end;
+    if (*end >= after) *end = *end - *start > after ? *end - after : *start;
+}
+
+static void put(struct output *out, uint32_t id, int added, uint64_t first, uint64_t length) {
     out->ids[out->count] = id;
     if (out->starts) {
         /* A token that begins within a character counts it as its own, as do all that touch it. */
-        uint32_t start = count_to(&out->counter, first + 1) - 1;
+        uint32_t start = count_to(&out->counter, first + 1) - 1, end = count_to(&out->counter, first + length);
+        trim(out, added, first, length, &start, &end);
         out->starts[out->count] = start;
-        out->ends[out->count] = count_to(&out->counter, first + length);
+        out->ends[out->count] = end;
     }
     out->count++;
 }
 
-static void put_piece(const uint8_t *tokenizer, struct scratch *s, struct output *out, const uint8_t *text,
-                      uint64_t first, uint64_t length) {
-    merge_piece(tokenizer, s, text + first, length);
+static void put_piece(struct scratch *s, struct output *out, uint64_t first, uint64_t length) {
+    merge_piece(out->tokenizer, s, out->counter.text + first, length);
     for (int32_t at = 0; at >= 0; at = s->symbols[at].next) {
-        put(out, s->symbols[at].id, first, s->symbols[at].length);
+        put(out, s->symbols[at].id, 0, first, s->symbols[at].length);
         first += s->symbols[at].length;
     }
 }
@@ -374,7 +393,7 @@ static int next_piece(struct walk *walk, struct part *part) {
 int64_t bloom_encode(const uint8_t *tokenizer, const uint8_t *text, uint64_t length, uint32_t *ids,
                      uint32_t *starts, uint32_t *ends) {
     struct scratch scratch = {0};
-    struct output out = {ids, starts, ends, 0, {text, 0, 0}};
+    struct output out = {tokenizer, ids, starts, ends, 0, {text, 0, 0}};
     struct added_part added[2] = {added_part(tokenizer, 0), added_part(tokenizer, 1)};
     struct part part;
     uint64_t longest = 0;
@@ -383,8 +402,8 @@ int64_t bloom_encode(const uint8_t *tokenizer, const uint8_t *text, uint64_t len
         if (!part.token && part.end - part.first > longest) longest = part.end - part.first;
     if (open_scratch(&scratch, longest)) {
         for (struct walk walk = walk_over(added, text, length); next_piece(&walk, &part);) {
-            if (part.token) put(&out, part.token->id, part.first, part.end - part.first);
-            else put_piece(tokenizer, &scratch, &out, text, part.first, part.end - part.first);
+            if (part.token) put(&out, part.token->id, 1, part.first, part.end - part.first);
+            else put_piece(&scratch, &out, part.first, part.end - part.first);
         }
     } else {
         out.count = -1;

@@ -8,10 +8,14 @@
 
 #include "bloom.h"
 
-enum { TOKENIZER_VERSION = 2 };
+enum { TOKENIZER_VERSION = 3 };
 
 /* What an added token asks for. */
 enum { ADDED_SPECIAL = 1, ADDED_SINGLE_WORD = 2, ADDED_LSTRIP = 4, ADDED_RSTRIP = 8, ADDED_NEVER = 16 };
+
+/* How a post-processor shortens a token's characters: by the spaces at both ends, except where a
+ * single one begins the text. */
+enum { TRIM_NOT, TRIM_SPACES, TRIM_BUT_FIRST };
 
 /* Little endian; the tables follow, at offsets from the start. */
 struct tokenizer_header {
@@ -23,6 +27,7 @@ struct tokenizer_header {
     uint32_t added;         /* added tokens: found in a text as they are, before all else */
     uint32_t normalized;    /* further ones, found in what the former leave */
     uint32_t before, after; /* tokens that a prompt begins and ends with */
+    uint32_t trim;          /* TRIM_NOT … */
     uint32_t starts_at;     /* uint32_t [size + 1]: where each token's bytes start in `bytes` */
     uint32_t bytes_at, bytes_size;
     uint32_t merges_at;     /* struct merge [merges], the earlier the sooner */

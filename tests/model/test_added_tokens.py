@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from model.errors import ModelError
 from model.loader import default_model
 from model.tokenizer import StreamDecoder, Tokenizer
-from model.vocabulary import SYMBOLS
+from model.vocabulary import SYMBOLS, compile_json
 
 SPECIAL = ["<unk>", "<s>", "</s>", "<pad>"]
 CONFIG = {"model_type": "bloom", "vocab_size": 512, "hidden_size": 64, "n_layer": 1, "n_head": 1}
@@ -271,7 +271,7 @@ def template(single: list[Any], **special: list[int]) -> dict[str, Any]:
     }
 
 
-BYTE_LEVEL = {
+BYTE_LEVEL: dict[str, Any] = {
     "type": "ByteLevel",
     "add_prefix_space": True,
     "trim_offsets": True,
@@ -337,6 +337,63 @@ def random_tokens(rng: random.Random) -> Iterator[dict[str, Any]]:
         yield token(content, **{name: rng.random() < 0.4 for name in names})
 
 
+def trimming(kind: dict[str, Any], *, prefix: bool) -> dict[str, Any]:
+    return kind | {"trim_offsets": True, "add_prefix_space": prefix}
+
+
+@pytest.mark.parametrize("prefix", [False, True])
+@pytest.mark.parametrize("kind", ["byte level", "RoBERTa", "a sequence", "none"])
+def test_offsets_are_trimmed_as_the_library_trims_them(
+    tmp_path: Path, kind: str, prefix: bool
+) -> None:
+    processor: Any = {
+        "byte level": trimming(BYTE_LEVEL, prefix=prefix),
+        "RoBERTa": trimming(ROBERTA, prefix=prefix),
+        "a sequence": {
+            "type": "Sequence",
+            "processors": [template(["<s>", "$A"]), trimming(BYTE_LEVEL, prefix=prefix)],
+        },
+        "none": BYTE_LEVEL | {"trim_offsets": False},
+    }[kind]
+    added = [
+        token(" c "),
+        token("<l>", lstrip=True),
+        token("ĠxĠ"),
+        token("\u3000\u3000"),
+        token("\u3000x"),
+        token(" \u3000y"),
+    ]
+    data = tokenizer_json(*added, post_processor=processor)
+    data["model"]["vocab"] |= {"ĠĠ": len(data["model"]["vocab"])}
+    data["model"]["merges"].append(["Ġ", "Ġ"])
+    for at, each in enumerate(data["added_tokens"][4:]):
+        each["id"] = len(data["model"]["vocab"]) + at
+    folder = written(tmp_path / "model", {"tokenizer": data})
+    ours, theirs = Tokenizer.open(folder), AutoTokenizer.from_pretrained(folder)
+    rng = random.Random(1)
+    contents = [each["content"] for each in added]
+    parts = [" ", "  ", " a", "ab", "\n", "\u3000", "\xa0", "é", *contents]
+    for _ in range(500):
+        text = "".join(rng.choices(parts, k=rng.randint(0, 10)))
+        expected = theirs(text, return_offsets_mapping=True)
+        found = ours.encode(text)
+        assert (found.ids, found.offsets) == (expected.input_ids, expected.offset_mapping), text
+
+
+def test_an_older_tokenizer_is_refused_with_a_sentence() -> None:
+    compiled = bytearray(compile_json(tokenizer_json()))
+    compiled[4] = 1
+    with pytest.raises(ModelError, match="of another version; bake it again"):
+        Tokenizer.from_bytes(bytes(compiled))
+
+
+def test_texts_of_special_tokens_are_known() -> None:
+    added = [token("é", special=True), token("<x>"), token("<y>", special=True)]
+    tokenizer = Tokenizer.from_bytes(compile_json(tokenizer_json(*added)))
+    names = {text: id_ for id_, text in enumerate(SPECIAL)}
+    assert tokenizer.hidden == names | {"é": 169, "<y>": 264}
+
+
 @pytest.mark.parametrize("seed", range(100))
 def test_random_tokens_with_all_flags_are_found_as_the_library_finds_them(
     tmp_path: Path, seed: int
@@ -363,8 +420,6 @@ def test_random_tokens_with_all_flags_are_found_as_the_library_finds_them(
 def test_every_character_is_part_of_a_word_as_the_library_has_it() -> None:
     data = json.dumps(tokenizer_json(token("<X>", single_word=True)))
     theirs = tokenizers.Tokenizer.from_str(data)
-    from model.vocabulary import compile_json
-
     ours = Tokenizer.from_bytes(compile_json(json.loads(data)))
     # Nothing is assigned from 0x40000 on but a few in plane 14.
     codes = [*range(0xD800), *range(0xE000, 0x40000), *range(0xE0000, 0xE1000), 0xF0000, 0x10FFFF]
@@ -503,6 +558,10 @@ KINDS: dict[str, tuple[str, Any]] = {
     "ignore_merges": ("model/ignore_merges", True),
     "another post_processor": ("post_processor", {"type": "Unknown"}),
     "the text twice": ("post_processor", template(["$A", "<s>", "$A"])),
+    "trimmed twice": (
+        "post_processor",
+        {"type": "Sequence", "processors": [ROBERTA, BYTE_LEVEL]},
+    ),
     "three parts to a template": (
         "post_processor",
         {"type": "Sequence", "processors": [template(["<s>", "$A", "</s>"]), template(["$A"])]},

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import random
 import shutil
 import subprocess
 from pathlib import Path
@@ -58,6 +59,16 @@ def arm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return program
 
 
+# Added tokens with each flag.
+ADDED = {
+    "<a>": ("lstrip", "rstrip", "special"),
+    "<a>b": ("single_word",),
+    "é": ("single_word", "normalized"),
+    "你": ("lstrip", "rstrip", "normalized"),
+    "<": ("special", "normalized"),
+}
+
+
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory, random_bloom: Path) -> Path:
     """A model that is quick to damage and to copy: 2 layers, 3 heads of 20."""
@@ -66,12 +77,17 @@ def small(tmp_path_factory: pytest.TempPathFactory, random_bloom: Path) -> Path:
 
     folder = tmp_path_factory.mktemp("small") / "bloom"
     torch.manual_seed(1)
-    config = BloomConfig(vocab_size=260, hidden_size=60, n_layer=2, n_head=3, seq_length=64)
+    config = BloomConfig(vocab_size=265, hidden_size=60, n_layer=2, n_head=3, seq_length=64)
     BloomForCausalLM(config).save_pretrained(folder)
     data = json.loads((random_bloom / "tokenizer.json").read_text())
     kept = sorted(data["model"]["vocab"].items(), key=lambda pair: pair[1])[:260]
     data["model"]["vocab"] = dict(kept)
     data["model"]["merges"] = []
+    flags = ("single_word", "lstrip", "rstrip", "normalized", "special")
+    data["added_tokens"] += [
+        {"id": 260 + at, "content": content} | {flag: flag in which for flag in flags}
+        for at, (content, which) in enumerate(ADDED.items())
+    ]
     (folder / "tokenizer.json").write_text(json.dumps(data))
     return folder
 
@@ -126,6 +142,23 @@ def test_nothing_for_the_sanitizers(
         for isa in ("portable", "best"):
             found = run(str(program), path, isa, "3", *TOKENS)
             assert without_name(found) == without_name(run(str(here), path, isa, "1", *TOKENS))
+
+
+def test_added_tokens_are_found_within_the_text(small: Path, tmp_path: Path) -> None:
+    program, path = tmp_path / "run", tmp_path / "small.bloom"
+    build(program, program=PROGRAM, flags=["-O1", *SANITIZERS["address and undefined"]])
+    bake(Checkpoint.open(small), path, bits=8)
+    tokenizer, rng = Tokenizer.open(path), random.Random(1)
+    parts = [*ADDED, " ", "\u3000", "\n", "a", "é", "\u0301", "."]
+    for _ in range(100):
+        text = "".join(rng.choices(parts, k=rng.randint(1, 20)))
+        found = [
+            tuple(map(int, line.split()))
+            for line in run(str(program), "--encode", str(path), text=text).splitlines()
+        ]
+        encoding = tokenizer.encode(text)
+        ends = encoding.offsets
+        assert found == [(id_, *end) for id_, end in zip(encoding.ids, ends, strict=True)]
 
 
 def test_damaged_files_do_no_harm(small: Path, tmp_path: Path) -> None:
