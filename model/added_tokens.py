@@ -90,17 +90,18 @@ class TokenizerSettings:
     """What the files beside `tokenizer.json` say."""
 
     to_add: list[AddedToken]
-    special_tokens: dict[str, str]  # by name: bos_token, eos_token …
     split_special_tokens: bool = False  # special tokens in a text are split like any text
 
 
 def read_settings(folder: Path, tokenizer: Mapping[str, Any]) -> TokenizerSettings:
     """Gather what the other files add to a parsed `tokenizer.json`, which may be empty."""
     config = _optional(folder / "tokenizer_config.json")
-    path = folder / "tokenizer_config.json"
+    path = folder / "tokenizer.json"
     try:
-        _check_kind(config, _optional(folder / "config.json"))
         own = [AddedToken.parse(token) for token in _listed(tokenizer, "added_tokens")]
+        ids = [token["id"] for token in _listed(tokenizer, "added_tokens")]
+        path = folder / "tokenizer_config.json"
+        _check_kind(config, _optional(folder / "config.json"))
         values = _renamed(config)
         if "added_tokens_decoder" in config:
             by_id = _decoder(config["added_tokens_decoder"])
@@ -111,14 +112,12 @@ def read_settings(folder: Path, tokenizer: Mapping[str, Any]) -> TokenizerSettin
             path = folder / "added_tokens.json"
             by_id = _older(_optional(path), values)
             known = {token.content: token for token in by_id.values()}
-            ids = [token["id"] for token in _listed(tokenizer, "added_tokens")]
             by_id |= dict(zip(ids, own, strict=True))
             known |= {token.content: token for token in own}
         path = folder / "tokenizer_config.json"
         named, extra = _special(values, tokenizer, known)
         return TokenizerSettings(
             _to_add(own, [by_id[id_] for id_ in sorted(by_id)], named, extra),
-            {name: _content(token) for name, token in named.items()},
             bool(config.get("split_special_tokens")),
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:

@@ -491,6 +491,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "rstrip",
     ),
     "a token that is too long": ({"tokenizer": tokenizer_json(token("x" * 5000))}, "5000 bytes"),
+    "an id is missing": (
+        {"tokenizer": tokenizer_json() | {"added_tokens": [token("<x>")]}},
+        r"model/tokenizer\.json",
+    ),
+    "no text as an added token": (
+        {"tokenizer": tokenizer_json() | {"added_tokens": ["<x>"]}},
+        r"model/tokenizer\.json",
+    ),
     "a flag is missing": (
         {"tokenizer": tokenizer_json({"content": "<x>", "special": True})},
         "lacks single_word",
