@@ -27,6 +27,7 @@ _CLASSES = {
     *("BloomTokenizer", "PreTrainedTokenizer", "TokenizersBackend", "PythonBackend"),
     "LlamaTokenizer",  # a name only, where the tokenizer is a byte-level one
 }
+_FORMER_MAP, _FORMER_ADDED = "special_tokens_map.json", "added_tokens.json"
 LONGEST = 4096  # bytes of an added token
 MOST = 1 << 16  # added tokens
 
@@ -45,6 +46,8 @@ class AddedToken:
     @classmethod
     def parse(cls, value: Mapping[str, Any], **given: bool) -> "AddedToken":
         """Read a token as JSON has it; `ModelError` when it is none."""
+        if not isinstance(value, Mapping):
+            raise ModelError(f"an added token is a table with its content, not {value!r:.80}")
         content = value.get("content")
         flags = {name: value[name] for name in _FLAGS if name in value} | given
         if not isinstance(content, str) or not all(
@@ -90,27 +93,31 @@ class TokenizerSettings:
     """What the files beside `tokenizer.json` say."""
 
     to_add: list[AddedToken]
+    special_tokens: dict[str, str]  # by name: bos_token, eos_token …
     split_special_tokens: bool = False  # special tokens in a text are split like any text
 
 
 def read_settings(folder: Path, tokenizer: Mapping[str, Any]) -> TokenizerSettings:
     """Gather what the other files add to a parsed `tokenizer.json`, which may be empty."""
     config = _optional(folder / "tokenizer_config.json")
+    model = _optional(folder / "config.json")
+    names = () if "added_tokens_decoder" in config else (_FORMER_MAP, _FORMER_ADDED)
+    former = {name: _optional(folder / name) for name in names}
     path = folder / "tokenizer.json"
     try:
         own = [AddedToken.parse(token) for token in _listed(tokenizer, "added_tokens")]
         ids = [token["id"] for token in _listed(tokenizer, "added_tokens")]
         path = folder / "tokenizer_config.json"
-        _check_kind(config, _optional(folder / "config.json"))
+        _check_kind(config, model)
         values = _renamed(config)
         if "added_tokens_decoder" in config:
             by_id = _decoder(config["added_tokens_decoder"])
             known = {token.content: token for token in by_id.values()}
         else:
-            path = folder / "special_tokens_map.json"
-            _merge_map(values, _optional(path))
-            path = folder / "added_tokens.json"
-            by_id = _older(_optional(path), values)
+            path = folder / _FORMER_MAP
+            _merge_map(values, former[_FORMER_MAP])
+            path = folder / _FORMER_ADDED
+            by_id = _older(former[_FORMER_ADDED], values)
             known = {token.content: token for token in by_id.values()}
             by_id |= dict(zip(ids, own, strict=True))
             known |= {token.content: token for token in own}
@@ -118,6 +125,7 @@ def read_settings(folder: Path, tokenizer: Mapping[str, Any]) -> TokenizerSettin
         named, extra = _special(values, tokenizer, known)
         return TokenizerSettings(
             _to_add(own, [by_id[id_] for id_ in sorted(by_id)], named, extra),
+            {name: _content(token) for name, token in named.items()},
             bool(config.get("split_special_tokens")),
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:

@@ -85,7 +85,7 @@ def compile_vocabulary(folder: Path) -> bytes:
 
 def compile_json(data: Mapping[str, Any], settings: TokenizerSettings | None = None) -> bytes:
     """Compile a parsed `tokenizer.json`, with what other files say of it."""
-    settings = settings or TokenizerSettings([])
+    settings = settings or TokenizerSettings([], {})
     _check_kind(data)
     vocab: dict[str, int] = data["model"]["vocab"]
     added = AddedTokens(vocab)

@@ -509,8 +509,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_not_done_is_refused_by_name(tmp_path: Path, name: str) -> None:
     files, words = REFUSED[name]
-    with pytest.raises(ModelError, match=words):
+    with pytest.raises(ModelError, match=words) as caught:
         Tokenizer.open(written(tmp_path / "model", files))
+    assert str(caught.value).count(str(tmp_path)) == 1  # the file is named, and once
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
