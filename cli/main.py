@@ -8,6 +8,8 @@ import sys
 
 import click
 
+from functions import stdio
+
 FAILURE, REFUSED, INTERRUPTED = 1, 3, 130
 COMMANDS = {
     "up": "Serve the chat and both functions on this machine.",
@@ -136,20 +138,8 @@ def _say(sentence: str, code: int) -> int:
 
 
 def _prepare_streams() -> None:
-    """Make every stream one that can be used, in whatever encoding.
-
-    The number of a closed one would go to the next file that is opened, a model's perhaps. Writing
-    to what takes its place fails, as it should.
-    """
-    for number, mode in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, mode)  # takes the lowest number that is free
-    if sys.stdout is None:
-        sys.stdout = open(1, "w", encoding="utf-8")  # noqa: SIM115
-    if sys.stderr is None:
-        sys.stderr = open(2, "w", encoding="utf-8")  # noqa: SIM115
+    """Make every stream one that can be used, in whatever encoding."""
+    stdio.open_missing()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A path may be no UTF-8, and an encoding may lack a character.

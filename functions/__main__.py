@@ -1,11 +1,12 @@
 """Serve one function: `python -m functions generate --port 8081`."""
 
+import logging
 import os
 import sys
 
 import click
 
-from functions import environment, flags
+from functions import environment, flags, stdio
 from functions.settings import SettingError
 
 FUNCTIONS = ("generate", "tokenize")
@@ -29,6 +30,8 @@ FUNCTIONS = ("generate", "tokenize")
 @flags.setting_flags
 def main(name: str, host: str, port: int, *, reload: bool) -> None:
     """Serve one of piBLOOM's functions over HTTP."""
+    stdio.open_missing()
+    logging.raiseExceptions = False  # a line that cannot be written is no reason to write more
     os.environ.update(flags.chosen())
     environment.narrow()
     try:

@@ -21,6 +21,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     1 is for a port that cannot be had, 2 for a setting that cannot be used.
     """
+    environment.open_streams()
+    logging.raiseExceptions = False  # a line that cannot be written is no reason to write more
     environment.narrow()
     try:
         os.getcwd()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -9,9 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 import pytest
 
 from model.loader import default_model
+from tests.functions.test_server import free_port, wait_until
 
 ROOT = Path(__file__).parents[2]
 TEXT = "Hello, 你好"
@@ -123,3 +126,37 @@ def _run(case: Case, given: Condition, folder: Path, name: str) -> None:
         if name == "tokenize --json" and not given.streams:
             pieces = json.loads(done.stdout.decode(given.encoding))["pieces"]
             assert "".join(pieces) == TEXT
+
+
+@pytest.mark.parametrize(
+    "streams", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-", ">/dev/full", ">/dev/full 2>/dev/full", "| :"]
+)
+@pytest.mark.parametrize("module", ["functions tokenize", "ui"])
+def test_a_service_answers_wherever_its_words_go(module: str, streams: str, tmp_path: Path) -> None:
+    port = free_port()
+    command = f"{sys.executable} -m {module} --port {port} {streams}"
+    process = subprocess.Popen(
+        ["sh", "-c", command],
+        cwd=ROOT,
+        env=os.environ | {"HOME": str(tmp_path), "PYTHONIOENCODING": "ascii"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=(tmp_path / "said").open("w"),
+        start_new_session=True,
+    )
+    try:
+        wait_until(lambda: process.poll() is not None or _status(port, "/healthz") == 200)
+        assert process.poll() is None, (tmp_path / "said").read_text()
+        # What is logged goes nowhere, and says nothing of it.
+        assert _status(port, "/nothing-here\u00e9") == 404
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert (tmp_path / "said").read_text() == ""
+
+
+def _status(port: int, path: str) -> int:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}{path}", trust_env=False, timeout=20).status_code
+    except httpx.HTTPError:
+        return 0
