@@ -25,7 +25,7 @@ from functools import partial
 from typing import Any, TypeVar, cast
 
 import msgspec
-from flask import Flask, Request, Response, g, has_app_context, request
+from flask import Flask, Request, Response, g, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.exceptions import MethodNotAllowed as WerkzeugMethodNotAllowed
 from werkzeug.exceptions import NotFound as WerkzeugNotFound
@@ -169,7 +169,10 @@ def install(app: Flask, settings: Settings, metrics: Registry) -> None:
 
     @app.after_request
     def leave(response: Response) -> Response:
-        let_go()
+        if (give := g.get("let_go")) and response.is_streamed:
+            response.call_on_close(give)  # what was asked is held until the stream's end
+        else:
+            let_go()
         compress(request, response)
         fields = {
             "method": request.method,
@@ -336,7 +339,7 @@ def take_body(request: Request, limit: int, large: Bytes) -> None:
     if size > LARGE:
         if not large.take(size, PATIENCE):
             raise TooManyUploads("too many large requests are being sent at once", retry_after=1)
-        g.let_go = partial(large.give, size)
+        g.let_go = functools.cache(partial(_give_back, large, size))
     # Bodies that drip must leave threads to others.
     if not _uploads.acquire(timeout=PATIENCE):
         raise TooManyUploads("too many requests are being sent at once", retry_after=1)
@@ -346,17 +349,22 @@ def take_body(request: Request, limit: int, large: Bytes) -> None:
         _uploads.release()
     if read <= LARGE:
         let_go()
-    else:
-        memory.note(read)
 
 
 def let_go() -> None:
-    """Tell that the running request needs little memory from here on, so that others can have it.
+    """Tell that nothing is held any more of the running request, so that others have room.
 
-    Said once its answer is there at the latest; sooner where it then waits, as for its turn.
+    Said at the end of its answer at the latest; sooner where the answer needs nothing of it. JSON
+    takes up to thirty times its bytes, fields that nobody looks at included, so a request that
+    waits for its turn, or whose reply is written, still counts.
     """
-    if has_app_context() and (give := g.pop("let_go", None)):
+    if give := g.get("let_go"):
         give()
+
+
+def _give_back(large: "Bytes", size: int) -> None:
+    memory.note(size)
+    large.give(size)
 
 
 def _read(request: Request, limit: int, length: int | None) -> int:

@@ -10,7 +10,7 @@ from flask import Request as HttpRequest
 from flask import g
 
 from functions import errors
-from functions.http import TENANT, client_left, let_go
+from functions.http import TENANT, client_left
 from model import generation, loader, scheduler
 from model.chat import ChatError
 from model.native_engine import default_threads
@@ -70,7 +70,6 @@ def submit(
                 requests = make()
             finally:
                 _making.release()
-            let_go()
             return places.fill(
                 [replace(each, tenant=tenant, background=background) for each in requests]
             )

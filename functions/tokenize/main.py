@@ -25,6 +25,7 @@ from functions.http import (
     Routes,
     install,
     json_reply,
+    let_go,
     observed,
     probes,
     read_body,
@@ -131,7 +132,8 @@ def reserve(size: int, places: ExitStack) -> None:
 
 
 def long_answer(parts: Iterator[bytes], places: ExitStack) -> Response:
-    """Stream JSON, and give its places back at the end."""
+    """Stream JSON, and give its places back at the end; nothing of the request is held."""
+    let_go()
     response = Response(parts, content_type="application/json")
     response.call_on_close(places.close)
     return response

@@ -262,3 +262,39 @@ def test_memory_goes_back_after_large_requests(start: Start) -> None:
         client.join(60)
     assert memory(server, "VmHWM") < before + 100 * MB
     wait_until(lambda: memory(server, "VmRSS") < before + 40 * MB)
+
+
+FILLED = b"[%s{}]" % (b'{"a":0},' * 125_000)  # 1 MB, which takes 25 MB once it is decoded
+LOOKED_AT_BY_NOBODY = {
+    "metadata": ("/v1/chat/completions", b'{"messages":[{"role":"user","content":"Hi"}],%s:%s}'),
+    "access_programs": ("/v1/responses", b'{"input":"Hi",%s:%s}'),
+    "keep_alive": (
+        "/api/chat",
+        b'{"stream":false,"messages":[{"role":"user","content":"Hi"}],%s:%s}',
+    ),
+}
+
+
+@pytest.mark.parametrize("field", LOOKED_AT_BY_NOBODY)
+def test_what_waits_or_is_written_holds_few_large_bodies(start: Start, field: str) -> None:
+    path, form = LOOKED_AT_BY_NOBODY[field]
+    body = form % (json.dumps(field).encode(), FILLED)
+    server = start("x", 600.0)  # nobody's turn ends within the test
+    wait_until(server.is_ready)
+    before = memory(server, "VmRSS")
+    head = HEAD.replace(b"POST /", b"POST " + path.encode())
+
+    def decided() -> int:
+        connection = server.connect()
+        connection.request("GET", "/metrics")
+        lines = connection.getresponse().read().decode().splitlines()
+        told = ('code="429"', "pibloom_waiting ", "pibloom_running ")
+        found = [line for line in lines if any(each in line for each in told) and line[0] != "#"]
+        return round(sum(float(line.split()[-1]) for line in found))
+
+    with contextlib.ExitStack() as stack:
+        for count in range(1, 21):
+            request = head + b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+            stack.enter_context(connections(server, 1, request))
+            wait_until(lambda: decided() == count)  # noqa: B023
+        assert memory(server, "VmHWM") < before + 200 * MB
