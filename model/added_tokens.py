@@ -201,12 +201,13 @@ def _merge_map(values: dict[str, Any], found: Mapping[str, Any]) -> None:
         if isinstance(value, dict) and name != "extra_special_tokens":
             value = AddedToken.parse(value, special=True)
         elif isinstance(value, list) and name == "extra_special_tokens":
-            every = list(values.get(name) or [])
-            for each in value:
-                token = AddedToken.parse(each, special=True) if isinstance(each, dict) else each
-                if token not in every:
-                    every.append(token)
-            value = every
+            tokens = [
+                AddedToken.parse(each, special=True) if isinstance(each, dict) else each
+                for each in value
+            ]
+            first = values.get(name) or []
+            known = {each for each in first if isinstance(each, str)}
+            value = [*first, *(each for each in dict.fromkeys(tokens) if each not in known)]
         values[name] = value
     if isinstance(values.get("extra_special_tokens"), dict):
         values["named"] |= values.pop("extra_special_tokens")

@@ -85,18 +85,23 @@ class GenerationConfig:
 
 def _eos(data: Mapping[str, Any], vocab_size: int, file: str, notes: list[str]) -> tuple[int, ...]:
     value = data.get("eos_token_id")
-    found: list[int] = []
+    found: dict[int, None] = {}  # in order, each once
+    beyond: list[object] = []
     for id_ in value if isinstance(value, list) else [] if value is None else [value]:
         if isinstance(id_, bool) or not isinstance(id_, int | float) or id_ != id_ // 1:
             raise ModelError(
                 f"eos_token_id must be an id, a list of ids or null, not {shown(value)}"
             )
         if not 0 <= id_ < vocab_size:
-            notes.append(
-                f"{file}: eos_token_id {shown(id_)} is no id of the vocabulary, and ends no reply"
-            )
-        elif int(id_) not in found:
-            found.append(int(id_))
+            beyond.append(id_)
+        else:
+            found[int(id_)] = None
+    if beyond:
+        others = f" and {len(beyond) - 1:,} others are no ids" if beyond[1:] else " is no id"
+        notes.append(
+            f"{file}: eos_token_id {shown(beyond[0])}{others} of the vocabulary, and"
+            f" {'end' if beyond[1:] else 'ends'} no reply"
+        )
     if not found:
         notes.append(
             f"{file} names no eos_token_id, so that a reply ends only by its length or a stop"

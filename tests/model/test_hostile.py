@@ -13,6 +13,8 @@ import pytest
 from model.errors import ModelError
 from model.store import baked_copy
 
+ROOT = Path(__file__).parents[2]
+
 FILES = (
     "config.json",
     "generation_config.json",
@@ -188,3 +190,48 @@ def test_a_device_takes_no_memory(folder: Path) -> None:
             [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
         )
         assert "Traceback" not in done.stderr
+
+
+MANY = 100_000  # compared with each other they would take minutes; each once, they take a moment
+LISTS: dict[str, tuple[str, dict[str, object]]] = {
+    "extra tokens": (
+        "special_tokens_map.json",
+        {"extra_special_tokens": [f"t{number}" for number in range(MANY)]},
+    ),
+    "extra tokens with flags": (
+        "special_tokens_map.json",
+        {"extra_special_tokens": [{"content": f"t{number}"} for number in range(MANY)]},
+    ),
+    "ends": ("generation_config.json", {"eos_token_id": list(range(MANY))}),
+    "ends beyond the vocabulary": (
+        "generation_config.json",
+        {"eos_token_id": list(range(1 << 25, (1 << 25) + MANY))},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_list_may_be_long(folder: Path, name: str) -> None:
+    file, content = LISTS[name]
+    (folder / "tokenizer_config.json").unlink(missing_ok=True)
+    (folder / file).write_text(json.dumps(content))
+    # Seconds of the processor, so that a busy machine is no failure.
+    program = (
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "from model.errors import ModelError\n"
+        "from model.generation_config import GenerationConfig\n"
+        "from model.vocabulary import compile_vocabulary\n"
+        "resource.setrlimit(resource.RLIMIT_CPU, (20, 20))\n"
+        "folder = Path(sys.argv[1])\n"
+        "notes = GenerationConfig.open(folder, 1 << 24).notes\n"
+        "assert len(notes) < 10\n"
+        "try:\n"
+        "    compile_vocabulary(folder)\n"
+        "except ModelError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, folder], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
