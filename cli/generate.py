@@ -197,8 +197,11 @@ def _from_url(url: str, key: str, body: dict[str, Any]) -> Events:
 
     timeout = httpx.Timeout(10, read=60)  # a stream's heartbeat comes every few seconds
     headers = {"Authorization": f"Bearer {key}"} if key else {}
+    encrypted = url.lower().startswith("https:")  # else no certificates need be found or read
     try:
-        client = httpx.Client(timeout=timeout, headers=headers, trust_env=not _is_here(url))
+        client = httpx.Client(
+            timeout=timeout, headers=headers, trust_env=not _is_here(url), verify=encrypted
+        )
     except (ValueError, ImportError, OSError, httpx.InvalidURL) as error:
         raise Failure(f"the environment's proxy or certificates cannot be used: {error}") from None
     try:
