@@ -27,7 +27,7 @@ if name == os.environ.get("DIES"):
     sys.exit("piBLOOM: the disk melted")
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
 with open(os.environ["PIDS"], "a") as file:
-    print(os.getpid(), child.pid, file=file)
+    print(name, os.getpid(), child.pid, file=file)
 if name == os.environ.get("DEAF"):
     print("nobody hears this", file=sys.stderr, flush=True)
     signal.pause()
@@ -88,8 +88,18 @@ class Up:
         )
 
     @property
+    def started(self) -> list[tuple[str, int, int]]:
+        """Each service: name, process and child, in the order in which they happened to start."""
+        lines = map(str.split, self.pids_file.read_text().splitlines())
+        return [(name, int(pid), int(child)) for name, pid, child in lines]
+
+    @property
     def pids(self) -> list[int]:
-        return [int(pid) for pid in self.pids_file.read_text().split()]
+        return [pid for _, *pids in self.started for pid in pids]
+
+    def latest(self, name: str) -> tuple[int, int]:
+        """The process and child of a service as it was last started."""
+        return [(pid, child) for each, pid, child in self.started if each == name][-1]
 
     @property
     def alive(self) -> list[int]:
@@ -193,12 +203,13 @@ def test_a_service_that_dies_again_and_again_is_started_again_and_the_others_sta
 ) -> None:
     up = begin(ups, tmp_path)
     up.wait_for_chat()
-    tokenize, *_ = before = up.pids
+    _, child = up.latest("tokenize")
+    others = [*up.latest("generate"), *up.latest("ui")]
     for deaths in range(1, 5):
-        os.kill(up.pids[-2] if deaths > 1 else tokenize, signal.SIGKILL)
+        os.kill(up.latest("tokenize")[0], signal.SIGKILL)
         wait_until(lambda: len(up.pids) == 6 + 2 * deaths)  # noqa: B023
-    assert not is_alive(before[1]), "what was left of it was not ended"
-    assert all(map(is_alive, before[2:]))
+    assert not is_alive(child), "what was left of it was not ended"
+    assert all(map(is_alive, others))
     assert len(up.alive) == 6
     up.process.send_signal(signal.SIGINT)
     _, said = up.process.communicate(timeout=15)
@@ -215,7 +226,7 @@ def test_one_that_dies_while_another_is_still_loading_is_started_again(
     while "tokenize is ready" not in up.process.stderr.readline():
         pass
     wait_until(lambda: len(up.pids) == 6)
-    os.kill(up.pids[0], signal.SIGKILL)
+    os.kill(up.latest("tokenize")[0], signal.SIGKILL)
     while "tokenize is ready again" not in up.process.stderr.readline():
         pass
     assert up.process.poll() is None
