@@ -22,7 +22,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 from flask import Flask, Request, Response, g, request
@@ -49,6 +49,9 @@ from functions.errors import (
 )
 from functions.metrics import CONTENT_TYPE, Registry
 from functions.settings import Settings, keys_of, origins_of
+
+if TYPE_CHECKING:
+    from msgspec import inspect  # only a refusal needs it
 
 Handler = Callable[..., Response]
 Body = TypeVar("Body")
@@ -459,7 +462,14 @@ def read_body(
     try:
         return msgspec.convert(raw, type_, strict=True)
     except msgspec.ValidationError as error:
-        raise _invalid(str(error), raw, type_) from None
+        refused = error
+    if str(refused).startswith(_UNKNOWN):  # which may be null, in an object within
+        raw = _without_unknown_nulls(raw, _kinds(type_))
+        try:
+            return msgspec.convert(raw, type_, strict=True)
+        except msgspec.ValidationError as error:
+            refused = error
+    raise _invalid(str(refused), raw, type_)
 
 
 def _number(literal: str) -> float:
@@ -471,13 +481,14 @@ def _number(literal: str) -> float:
 
 
 _JSON = msgspec.json.Decoder(float_hook=_number)
+_UNKNOWN = "Object contains unknown field"  # as msgspec says it
 
 
 def _invalid(message: str, raw: object, type_: object) -> InvalidField:
     """Say which field is wrong, what it must be, and what was given."""
     expected, _, path = message.partition(" - at `$")
     param = path.removesuffix("`").removeprefix(".") or None
-    for phrase in ("Object contains unknown field", "Object missing required field"):
+    for phrase in (_UNKNOWN, "Object missing required field"):
         if expected.startswith(phrase):
             name = expected.split("`")[1]
             param = f"{param}.{name}" if param else name
@@ -518,27 +529,62 @@ def _values(type_: object, path: str) -> list[object]:
     """Follow such a path into a type, and return the values that are taken there."""
     from msgspec import inspect  # only a refusal needs it
 
-    def plain(type_: inspect.Type) -> Iterator[inspect.Type]:
-        match type_:
-            case inspect.UnionType():
-                for each in type_.types:
-                    yield from plain(each)
-            case inspect.Metadata():
-                yield from plain(type_.type)
-            case _:
-                yield type_
-
-    found = list(plain(inspect.type_info(type_)))
+    found = _kinds(type_)
     for part in _parts(path):
-        inner = [each.item_type for each in found if isinstance(each, inspect.ListType)]
-        if not part.startswith("["):
-            objects = [each for each in found if isinstance(each, inspect.StructType)]
-            fields = [field for each in objects for field in each.fields]
-            inner = [field.type for field in fields if field.encode_name == part]
-        found = [each for type_ in inner for each in plain(type_)]
+        found = _items(found) if part.startswith("[") else _fields(found).get(part, [])
     return [
         value for each in found if isinstance(each, inspect.LiteralType) for value in each.values
     ]
+
+
+def _without_unknown_nulls(value: Any, kinds: "list[inspect.Type]") -> Any:
+    """Leave out what is null and not known, wherever an object of known fields stands."""
+    if isinstance(value, list) and (inner := _items(kinds)):
+        return [_without_unknown_nulls(each, inner) for each in value]
+    if isinstance(value, dict) and (fields := _fields(kinds)):
+        return {
+            name: _without_unknown_nulls(each, fields.get(name, []))
+            for name, each in value.items()
+            if each is not None or name in fields
+        }
+    return value
+
+
+def _kinds(type_: object) -> "list[inspect.Type]":
+    """Return the types that a type is one of."""
+    from msgspec import inspect
+
+    return list(_plain(inspect.type_info(type_)))
+
+
+def _plain(type_: "inspect.Type") -> "Iterator[inspect.Type]":
+    from msgspec import inspect
+
+    match type_:
+        case inspect.UnionType():
+            for each in type_.types:
+                yield from _plain(each)
+        case inspect.Metadata():
+            yield from _plain(type_.type)
+        case _:
+            yield type_
+
+
+def _items(kinds: "list[inspect.Type]") -> "list[inspect.Type]":
+    """Return the types of the items of those that are lists."""
+    from msgspec import inspect
+
+    lists = [each for each in kinds if isinstance(each, inspect.ListType)]
+    return [type_ for each in lists for type_ in _plain(each.item_type)]
+
+
+def _fields(kinds: "list[inspect.Type]") -> "dict[str, list[inspect.Type]]":
+    """Return the types of the fields of those that are objects of known fields."""
+    from msgspec import inspect
+
+    objects = [each for each in kinds if isinstance(each, inspect.StructType)]
+    fields = [field for each in objects for field in each.fields]
+    return {field.encode_name: list(_plain(field.type)) for field in fields}
 
 
 def _parts(path: str) -> list[str]:

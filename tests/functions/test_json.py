@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 from pydantic import v1 as pydantic
 
 from functions.generate import ollama, openai, responses
+from model.chat import ChatTemplate
 from tests.fakes import byte_tokenizer
 from tests.functions.conftest import Generate
 
@@ -58,6 +59,56 @@ def test_null_within_an_object_is_not_given_either(type_: Any, needed: dict[str,
     for field in msgspec.structs.fields(type_):
         if not field.required:
             msgspec.convert(needed | {field.encode_name: None}, type_)
+
+
+NULL = {"field_of_another_server": None}
+UNKNOWN: list[tuple[str, dict[str, Any]]] = [
+    ("/", {"messages": [{"role": "user", "content": "Hi"} | NULL]}),
+    ("/warm", {"messages": [{"role": "user", "content": "Hi"} | NULL]}),
+    ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"} | NULL]}),
+    (
+        "/v1/chat/completions",
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"} | NULL]}]},
+    ),
+    ("/v1/chat/completions", CHAT | {"stream": True, "stream_options": NULL}),
+    ("/v1/completions", {"prompt": "Hi", "stream": True, "stream_options": NULL}),
+    ("/v1/responses", {"input": [{"role": "user", "content": "Hi"} | NULL]}),
+    (
+        "/v1/responses",
+        {"input": [{"role": "user", "content": [{"type": "input_text", "text": "Hi"} | NULL]}]},
+    ),
+    ("/api/chat", {"messages": [{"role": "user", "content": "Hi"} | NULL]}),
+    ("/api/chat", {"messages": [{"role": "user", "content": "Hi"}], "options": NULL}),
+    ("/api/generate", {"prompt": "Hi", "options": NULL}),
+]
+
+
+@pytest.mark.parametrize(("route", "body"), UNKNOWN)
+def test_null_for_a_field_that_is_not_known_is_not_given_wherever_it_stands(
+    generate: Generate, route: str, body: dict[str, Any]
+) -> None:
+    assert generate.client.post(route, json=body).status_code == 200
+    known = json.dumps(body).replace("null", "1")
+    refused = generate.client.post(route, data=known, content_type="application/json")
+    assert refused.status_code in (400, 422)
+    assert "field_of_another_server is not known here" in refused.text
+
+
+def test_null_stays_in_what_a_template_is_shown(
+    generate: Generate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = {"function": {"name": "f", "arguments": {"unit": None}}}
+    said = {"role": "assistant", "tool_calls": [call], "odd": None}
+    shown: list[Any] = []
+
+    def render(template: ChatTemplate, messages: Any) -> str:
+        shown.extend(messages)
+        return "Hi"
+
+    monkeypatch.setattr(ChatTemplate, "render", render)
+    body = {"messages": [said, {"role": "user", "content": "Hi"}], "max_tokens": 2}
+    assert generate.client.post("/v1/chat/completions", json=body).status_code == 200
+    assert shown[0]["tool_calls"] == [call]
 
 
 def numbers(known: dict[str, Any]) -> list[str]:
