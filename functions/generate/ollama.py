@@ -37,7 +37,8 @@ class Options(openai.Sampled, forbid_unknown_fields=True, kw_only=True):
     """How a reply is drawn, in Ollama's words."""
 
     repeat_penalty: drawing.RepetitionPenalty | None = None
-    num_predict: Annotated[int, Meta(ge=-2, le=drawing.MOST_TOKENS)] | None = None
+    # As many as a client likes to ask for; a reply has at most MOST_TOKENS.
+    num_predict: Annotated[int, Meta(ge=-2, le=2**31 - 1)] | None = None
     stop: drawing.Stop | drawing.Stops | None = None
     # Other ways of sampling, which are off by these values.
     repeat_last_n: int | None = None
@@ -72,6 +73,7 @@ class OllamaMessage(msgspec.Struct, forbid_unknown_fields=True):
     images: list[Any] | None = None
     tool_calls: list[Any] | None = None
     tool_name: str | None = None
+    tool_call_id: str | None = None
     thinking: str | None = None
 
     def plain(self) -> dict[str, str]:
@@ -90,6 +92,11 @@ class OllamaBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     keep_alive: Neutral = None  # the model stays
     format: Any = None
     think: bool | str | None = None
+    # What to do where a text or its reply does not fit: here a prompt that does not is refused, and
+    # a reply ends.
+    truncate: Neutral = None
+    shift: Neutral = None
+    debug_render_only: bool | None = msgspec.field(default=None, name="_debug_render_only")
 
 
 class OllamaChatBody(OllamaBody, kw_only=True):
@@ -336,6 +343,8 @@ def _check(body: OllamaBody, options: Options) -> None:
         openai.refuse("format", kind[:40], "BLOOM writes plain text")
     if body.think not in (None, False, ""):
         openai.refuse("think", "true", "BLOOM does not think apart from what it writes")
+    if body.debug_render_only:
+        openai.refuse("_debug_render_only", "true", "a prompt is answered, and not shown")
     if body.top_logprobs and not body.logprobs:
         raise errors.InvalidField("top_logprobs needs logprobs", param="top_logprobs")
     off: Mapping[str, tuple[object, ...]] = {

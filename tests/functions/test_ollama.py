@@ -102,12 +102,18 @@ NEUTRAL: list[tuple[str, Any]] = [
     ("options", {}),
     ("logprobs", False),
     ("top_logprobs", 0),
+    ("truncate", True),
+    ("truncate", False),
+    ("shift", True),
+    ("shift", False),
+    ("_debug_render_only", False),
 ]
 CHAT_NEUTRAL: list[tuple[str, Any]] = [
     ("tools", []),
     ("tools", [{"type": "function", "function": {"name": "f", "parameters": {}}}]),
     ("messages", [{"role": "user", "content": "Hi", "images": [], "tool_calls": []}]),
     ("messages", [{"role": "user", "content": "Hi", "images": None, "thinking": ""}]),
+    ("messages", [{"role": "user", "content": "Hi", "tool_name": "", "tool_call_id": ""}]),
 ]
 PROMPT_NEUTRAL: list[tuple[str, Any]] = [
     ("suffix", ""),
@@ -142,6 +148,8 @@ OPTION_NEUTRAL: list[tuple[str, Any]] = [
     ("repeat_last_n", 0),
     ("num_predict", -1),
     ("num_predict", -2),
+    ("num_predict", 8192),
+    ("num_predict", 2**31 - 1),
     ("stop", []),
 ]
 OPTION_DONE: list[tuple[str, Any]] = [
@@ -163,6 +171,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("think", "high", "think"),
     ("top_logprobs", 3, "top_logprobs"),
     ("stream", "yes", "stream"),
+    ("_debug_render_only", True, "_debug_render_only"),
     ("odd", 1, "odd"),
     ("options", {"mirostat": 1}, "options.mirostat"),
     ("options", {"tfs_z": 0.5}, "options.tfs_z"),
