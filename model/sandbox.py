@@ -42,7 +42,9 @@ BUDGET = 16 << 20  # bytes, or what takes as long, that a rendering may spend ..
 BUDGET_EACH = 128  # ... and this much more for each byte of its input
 NESTING = 64  # of calls, and of values within values
 WIDEST = 10_000  # that a width, a count or a precision may be
-LONGEST_INTEGER = 20_000  # bits
+LONGEST_INTEGER = 1000  # bits: so many are calculated with as quickly as few
+LARGEST_IN_RANGE = 1 << 53  # numbers further apart can all have one hash, so that a set is slow
+PARTS = 16  # of the path of an attribute, which a filter follows for each value
 
 _STEP = 64  # what a turn of a loop or a call costs
 _MACRO = 256  # what a call of a macro costs
@@ -105,6 +107,8 @@ class _Meter(threading.local):
         elif isinstance(value, list | tuple | dict | Namespace):
             self.size(value)  # what would be too big to print is not even built
             self.spend(_ENTRY * (1 if isinstance(value, Namespace) else len(value)))
+        elif isinstance(value, int):
+            _check_integer(value.bit_length())
         elif isinstance(value, Iterator) and not isinstance(value, LoopContext):
             return self.counted(value)
         return value
@@ -162,6 +166,11 @@ def _sliced(value: Any, start: Any, stop: Any, step: Any) -> Any:
     return _meter.made(value[start:stop:step])
 
 
+def _looked_up(key: Any) -> Any:
+    _meter.spend(_STEP + _meter.size(key))
+    return key
+
+
 def _compared(value: Any) -> Any:
     _meter.spend(_meter.size(value) // 8)
     return value
@@ -176,7 +185,9 @@ def _written(value: Any) -> Any:
     return value
 
 
-_HOOKS: frozenset[object] = frozenset({_iterated, _concatenated, _sliced, _compared, _built})
+_HOOKS: frozenset[object] = frozenset(
+    {_iterated, _concatenated, _sliced, _looked_up, _compared, _built}
+)
 
 
 def _is_hook(called: object) -> bool:
@@ -190,6 +201,7 @@ class Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
     iterated = staticmethod(_iterated)
     concatenated = staticmethod(_concatenated)
     sliced = staticmethod(_sliced)
+    looked_up = staticmethod(_looked_up)
     compared = staticmethod(_compared)
     built = staticmethod(_built)
 
@@ -206,6 +218,7 @@ class Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
         self.filters = {name: _priced_filter(name, each) for name, each in self.filters.items()}
         self.tests = {name: _priced_test(each) for name, each in self.tests.items()}
         self.globals.pop("lipsum")  # random text is no part of a prompt
+        self.globals["range"] = _range
         self.globals["raise_exception"] = _raise_exception
         self.globals["strftime_now"] = _strftime_now
         self.globals["dict"] = _Dict()
@@ -274,10 +287,17 @@ class _Priced(NodeTransformer):
         self.generic_visit(node)
         part = node.arg
         if not isinstance(part, nodes.Slice):
+            if not isinstance(part, nodes.Const):
+                node.arg = self._hook("looked_up", node, part)
             return node
         none = nodes.Const(None, lineno=node.lineno, environment=self._environment)
         ends = (part.start or none, part.stop or none, part.step or none)
         return self._hook("sliced", node, node.node, *ends)
+
+    def visit_Const(self, node: nodes.Const) -> nodes.Node:
+        if isinstance(node.value, int):
+            _check_integer(node.value.bit_length())
+        return node
 
     def visit_Compare(self, node: nodes.Compare) -> nodes.Node:
         self.generic_visit(node)
@@ -358,6 +378,12 @@ def _check_attribute(name: object) -> None:
 def _attributes(namespace: Namespace) -> dict[str, Any]:
     found: dict[str, Any] = object.__getattribute__(namespace, "_Namespace__attrs")
     return found
+
+
+def _range(*ends: int) -> range:
+    if any(isinstance(each, int) and abs(each) > LARGEST_IN_RANGE for each in ends):
+        raise LimitError("it asks for a range of very large numbers")
+    return jinja2.sandbox.safe_range(*ends)
 
 
 def _raise_exception(message: str) -> None:
@@ -529,6 +555,7 @@ _CONSTANT = {"default", "d", "length", "count", "first", "last", "random", "attr
 _CONSTANT |= {"int", "filesizeformat", "map", "select", "reject", "selectattr", "rejectattr"}
 _CONSTANT |= {"tojson", "items", "safe"}  # tojson pays for itself
 _NUMBERED = {"center", "indent", "batch", "slice", "truncate", "round"}
+_BY_PATH = {"selectattr", "rejectattr", "groupby", "sort", "unique", "sum", "min", "max"}
 _SORTING = {"sort", "groupby", "unique", "dictsort", "min", "max"}
 _ESCAPING = {"e", "escape", "forceescape", "urlencode"}
 
@@ -541,8 +568,11 @@ def _priced_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any
         _meter.spend(_STEP)
         first = args[:skipped]
         value, *rest = args[skipped:]
+        _check_path(name, rest, kwargs)
         if name in ("int", "float", "filesizeformat") and isinstance(value, str):
             _meter.spend(_bytes_of(value))
+        elif name == "attr":
+            rest = [_looked_up(each) for each in rest]
         if name not in _CONSTANT:
             value = _whole(value)
             rest = [_whole(each) for each in rest]
@@ -550,6 +580,14 @@ def _priced_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any
         return _meter.made(function(*first, value, *rest, **kwargs))
 
     return priced
+
+
+def _check_path(name: str, rest: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Refuse a path that takes long to follow, from a filter that follows it for each value."""
+    paths = [*rest, *kwargs.values()] if name in _BY_PATH else [kwargs.get("attribute")]
+    for path in paths:
+        if isinstance(path, str) and path.count(".") + path.count(",") >= PARTS:
+            raise LimitError(f"it looks for an attribute by a path of more than {PARTS} parts")
 
 
 def _price_filter(name: str, value: Any, rest: list[Any], kwargs: Mapping[str, Any]) -> None:

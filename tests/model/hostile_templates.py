@@ -4,6 +4,7 @@
 DOUBLED = "{% set ns = namespace(x=['a']) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}"
 GROWN = "{% set ns = namespace(x='a') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}"
 LONG = "{% set ns = namespace(x='ab ' * 100000) %}"
+BIG = "{% set ns = namespace(x=('f' * 1000000) | int(base=16), y=('f' * 500000) | int(base=16)) %}"
 MANY = "{% for i in range(100000) %}{% for j in range(100000) %}"
 DONE = "{% endfor %}{% endfor %}"
 
@@ -33,6 +34,38 @@ HOSTILE = {
     "in a range": "{% for i in range(100000) %}{{ 'x' in range(100000) | list }}{% endfor %}",
     "map over ranges": "{% for i in range(100000) %}{{ range(100000) | map('string') | join | length }}{% endfor %}",
     "select over ranges": "{% for i in range(100000) %}{{ range(100000) | select('odd') | list | length }}{% endfor %}",
+    "divided integers": BIG + "{% for i in range(1000) %}{% set y = ns.x % ns.y %}{% endfor %}",
+    "a divided integer": BIG + "{{ ns.x // ns.y }}",
+    "a large integer less one": BIG
+    + "{% for i in range(90000) %}{% set y = ns.x - 1 %}{% endfor %}",
+    "a method of a large integer": BIG
+    + "{% for i in range(90000) %}{% set y = ns.x.bit_count() %}{% endfor %}",
+    "a test of a large integer": BIG
+    + "{% for i in range(90000) %}{% set y = ns.x is odd %}{% endfor %}",
+    "a large integer as a key": BIG
+    + "{% set d = {ns.x: 1} %}{% for i in range(90000) %}{% set y = d[ns.x] %}{% endfor %}",
+    "many large integers": BIG + "{{ range(ns.x, ns.x + 99999) | list | length }}",
+    "a large literal, many times": "{% set x = "
+    + "9" * 4200
+    + " %}{{ range(x, x + 99999) | list | length }}",
+    "a set of one hash": "{{ range(0, 99999 * (2 ** 61 - 1), 2 ** 61 - 1) | unique | list | length }}",
+    "a dict of one hash": "{{ dict.fromkeys(range(0, 99999 * (2 ** 61 - 1), 2 ** 61 - 1)) | length }}",
+    "groups of one hash": "{{ range(0, 99999 * 2305843009213693951, 2305843009213693951) | groupby('real') | length }}",
+    **{
+        f"a path without end, by {name}": "{{ ('a' * 100) | list | " + each + " | list | length }}"
+        for name, each in {
+            "map": "map(attribute='0.' * 500000 ~ '0')",
+            "selectattr": "selectattr('0.' * 500000 ~ '0')",
+            "rejectattr": "rejectattr('0.' * 500000 ~ '0', 'eq', 'b')",
+            "sort": "sort(attribute='0.' * 500000 ~ '0')",
+            "groupby": "groupby('0.' * 500000 ~ '0')",
+            "unique": "unique(attribute='0.' * 500000 ~ '0')",
+            "several": "sort(attribute='0,' * 500000 ~ '0')",
+            "a mapped filter": "map('list') | map('min', attribute='0.' * 500000 ~ '0')",
+        }.items()
+    },
+    "a long key": "{% set k = 'a' * 3000000 %}{% for i in range(90000) %}{% set y = messages[0][k] %}{% endfor %}",
+    "a long attribute": "{% set k = 'a' * 3000000 %}{% for i in range(90000) %}{% set y = messages | attr(k) %}{% endfor %}",
     "text that doubles": GROWN,
     "text that doubles by +": GROWN.replace("ns.x ~ ns.x", "ns.x + ns.x"),
     "text that doubles by format": GROWN.replace("ns.x ~ ns.x", "'%s%s' % (ns.x, ns.x)"),
