@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.peers import BATCHES, CONTEXTS, PEERS, PREFILL, STEPS, Native
-from model.baked import BakedModel
-from model.native_engine import default_threads
-from model.store import baked_copy
+from model.baked.cache import baked_copy
+from model.baked.file import BakedModel
+from model.engine.native import default_threads
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

@@ -27,14 +27,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from model.baked import BakedModel
-from model.engine import Work
-from model.generation_config import OURS
-from model.loader import default_model
-from model.native_engine import NativeEngine
-from model.sampling import Sampler, SamplingParams
-from model.store import baked_copy
-from model.tokenizer import END, NEVER_DRAWN, Tokenizer
+from model.baked.cache import baked_copy
+from model.baked.file import BakedModel
+from model.engine.contract import Work
+from model.engine.native import NativeEngine
+from model.names import default_model
+from model.sampling import DEFAULTS, SamplingParams
+from model.serving.sampler import Sampler
+from model.text.tokenizer import END, NEVER_DRAWN
 
 RESULTS = Path(__file__).parent / "results"
 PROMPT = "Once upon a time there was a small town by the sea, and in that town"
@@ -240,7 +240,7 @@ async def through_http(server: Server, tokens: int) -> float:
 def bare(model: Path, tokens: int, sampling: SamplingParams) -> float:
     """Return the tokens a second of a batch of eight when nothing is between."""
     baked = BakedModel(model)
-    engine, ids = NativeEngine(baked), Tokenizer.of(baked).ids(PROMPT)
+    engine, ids = NativeEngine(baked), baked.tokenizer().ids(PROMPT)
     try:
         sequences = [engine.new_sequence((), len(ids) + tokens) for _ in range(BATCH)]
         samplers = [Sampler(sampling, ids, NEVER_DRAWN) for _ in range(BATCH)]
@@ -268,7 +268,7 @@ def overhead(model: Path, *, rounds: int, tokens: int) -> Figures:
     Both draw their tokens in the same way, that of a request that says nothing of it. What drawing
     costs shows beside a bare engine that takes the likeliest token always.
     """
-    drawn = replace(OURS, logit_bias=((END, -100.0),))
+    drawn = replace(DEFAULTS, logit_bias=((END, -100.0),))
     found = []
     for _ in range(rounds):
         likeliest = bare(model, tokens, replace(drawn, temperature=0, repetition_penalty=1))

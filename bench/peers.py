@@ -36,16 +36,16 @@ class Native:
 
     def __init__(self, threads: int, bits: int, isa: str | None = None) -> None:
         from bench import weights
-        from model.baked import BakedModel
-        from model.native_engine import NativeEngine
-        from model.store import baked_copy
+        from model.baked.cache import baked_copy
+        from model.baked.file import BakedModel
+        from model.engine.native import NativeEngine
 
         model = BakedModel(baked_copy(weights.checkpoint(), bits))
         self.engine = NativeEngine(model, threads=threads, isa=isa, kv_bytes=1 << 30, cache_bytes=0)
 
     def run(self, prompts: Sequence[list[int]], new: int) -> tuple[float, float]:
         """Decode `new` tokens after each prompt."""
-        from model.engine import Work
+        from model.engine.contract import Work
 
         engine = self.engine
         sequences = [engine.new_sequence() for _ in prompts]

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from model.baked.cache import cache_folder
 from model.config import BloomConfig
-from model.loader import default_model
-from model.store import cache_folder
+from model.names import default_model
 
 SHAPE = {"hidden_size": 1024, "n_layer": 24, "n_head": 16, "vocab_size": 250_880}
 ENTRIES = 250_680  # of the tokenizer; the embedding's other rows are padding

@@ -43,8 +43,8 @@ def bake(checkpoint: Path, output: Path, bits: str, *, tokenizer_only: bool, as_
       pibloom bake ~/bloom-560m --bits 4
       pibloom bake ~/bloom-560m --tokenizer-only -o tokenizer.bloom
     """
-    from model import bake as baking
-    from model.checkpoint import Checkpoint
+    from model.baked import bake as baking
+    from model.checkpoint.folder import Checkpoint
 
     if output.suffix != ".bloom":
         raise click.UsageError(f"the output must be called something.bloom, not {output.name}")

@@ -16,7 +16,9 @@ import click
 from cli.main import Failure, Refused
 from cli.text import Number, Readable, model_option, print_json, read_text, visible, written
 from functions import drawing, flags
+from model.baked.source import model_name
 from model.errors import ModelError
+from model.serving.request import GenerationRequest
 
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")
 LONGEST_REFUSAL = 64 * 1024  # bytes that are read of a server's error
@@ -239,17 +241,18 @@ def _refusal(url: str, response: Any) -> str:
 
 def _from_folder(folder: Path, body: dict[str, Any]) -> Events:
     """Load the model here, and yield the same events as a function would."""
-    from model import generation, loader, scheduler
+    from model import load
+    from model.serving import events, scheduler
 
     try:
-        with _shown(f"loading {loader.model_name(folder)}"):
-            model = loader.load(folder)
+        with _shown(f"loading {model_name(folder)}"):
+            model = load.load(folder)
     except ModelError as error:
         raise Refused(str(error)) from None
     chat = "messages" in body
     try:
         text = model.chat.render(body["messages"]) if chat else body["prompt"]
-        request = generation.Request(
+        request = GenerationRequest(
             tuple(model.tokenizer.ids(text, add_special_tokens=not chat)),
             body["max_new_tokens"],
             drawing.drawn(model.sampling, {name: body.get(name) for name in SAMPLING}),
@@ -262,14 +265,14 @@ def _from_folder(folder: Path, body: dict[str, Any]) -> Events:
     try:
         for event in job.events():
             match event:
-                case generation.Token(_, shown):
+                case events.Token(_, shown):
                     shown = shown.lstrip() if blank else shown
                     if shown:
                         blank = False
                         yield "token", {"text": shown}
-                case generation.Done():
+                case events.Done():
                     yield "done", _summary(event, model.info.name, chat)
-                case generation.Failed():
+                case events.Failed():
                     raise Failure(event.message)
     finally:
         job.cancel()

@@ -7,15 +7,14 @@ import click
 
 from cli.main import Refused
 from cli.text import Readable, print_json, visible
-from model.baked import BakedModel
-from model.chat import ChatSource, ChatTemplate
+from model.baked.file import BakedModel, is_baked
+from model.checkpoint.card import license_of
 from model.errors import ModelError
-from model.loader import default_model, license_of
-from model.store import is_baked
-from model.tokenizer import Tokenizer
+from model.names import default_model
+from model.text.chat import ChatSource, ChatTemplate
 
 if TYPE_CHECKING:
-    from model.checkpoint import Checkpoint
+    from model.checkpoint.folder import Checkpoint
 
 Row = dict[str, Any]
 _VERIFY = " (--verify reads the rest)"
@@ -39,7 +38,7 @@ def inspect(path: Path, *, as_json: bool, tensors: bool, verify: bool) -> None:
       pibloom inspect model.bloom --verify
       pibloom inspect ~/bloom-560m --json | jq .parameters
     """
-    from model.checkpoint import Checkpoint
+    from model.checkpoint.folder import Checkpoint
 
     try:
         if is_baked(path):
@@ -71,8 +70,8 @@ def inspect(path: Path, *, as_json: bool, tensors: bool, verify: bool) -> None:
 
 
 def _checkpoint(checkpoint: "Checkpoint", *, verify: bool) -> tuple[Row, list[Row]]:
-    from model.bake import check_weights
-    from model.vocabulary import compile_vocabulary
+    from model.baked.bake import check_weights
+    from model.text.vocabulary import compile_vocabulary
 
     config = checkpoint.config
     compile_vocabulary(checkpoint.folder)
@@ -116,7 +115,7 @@ def _checkpoint(checkpoint: "Checkpoint", *, verify: bool) -> tuple[Row, list[Ro
 
 def _baked(model: BakedModel, *, verify: bool) -> tuple[Row, list[Row]]:
     described = model.metadata
-    tokenizer = Tokenizer.of(model)
+    tokenizer = model.tokenizer()
     if verify:
         model.verify()
     facts: Row = {

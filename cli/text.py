@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from model.loader import default_model
+from model.names import default_model
 
 Function = Callable[..., Any]
 # Marks that turn the direction of what follows them, so that a name reads as another.

@@ -21,10 +21,10 @@ def tokenize(text: str | None, model: Path, *, as_json: bool) -> None:
       pibloom tokenize "Hello, 你好"
       pibloom tokenize --json < letter.txt | jq .count
     """
-    from model.tokenizer import Tokenizer
+    from model.baked.source import open_tokenizer
 
     try:
-        encoding = Tokenizer.open(model).encode(read_text(text))
+        encoding = open_tokenizer(model).encode(read_text(text))
     except ModelError as error:
         raise Refused(str(error)) from None
     except ValueError as error:

@@ -264,11 +264,11 @@ def _keys(given: Mapping[str, str]) -> Sequence[str]:
 def _prepare_model(given: Mapping[str, str], *, generates: bool) -> None:
     """Find out before anything starts whether the model can be used; bake it if it must be."""
     from functions.settings import SettingError, Settings
-    from model.baked import BakedModel
-    from model.chat import ChatTemplate
-    from model.checkpoint import Checkpoint
-    from model.loader import model_name
-    from model.store import baked_copy, is_baked
+    from model.baked.cache import baked_copy
+    from model.baked.file import BakedModel, is_baked
+    from model.baked.source import model_name
+    from model.checkpoint.folder import Checkpoint
+    from model.text.chat import ChatTemplate
 
     try:
         settings = Settings.read(given)

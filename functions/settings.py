@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from model.loader import ENGINES, default_model
+from model.names import ENGINES, default_model
 
 PREFIX = "PIBLOOM_"
 # Read by the chat, which may share an environment with the functions.

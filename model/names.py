@@ -1,6 +1,8 @@
-"""What a checkpoint folder is called."""
+"""What engines and checkpoint folders are called, and which folder the project ships."""
 
 from pathlib import Path
+
+ENGINES = ("native", "reference")
 
 
 def folder_name(folder: Path) -> str:
@@ -13,3 +15,8 @@ def folder_name(folder: Path) -> str:
         if path.parent.name == "snapshots" and path.parent.parent.name.startswith("models--"):
             return path.parent.parent.name.removeprefix("models--").split("--", 1)[-1]
     return folder.resolve().name or "model"
+
+
+def default_model() -> Path:
+    """Return the folder of the demo model that the project ships."""
+    return Path(__file__).parent / "demo" / "checkpoint"

@@ -6,14 +6,14 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
-from model.chat import ChatTemplate
 from model.config import BloomConfig
-from model.engine import OutOfMemory, Work
-from model.loader import Model, ModelInfo, default_model
-from model.sampling import Logits
-from model.scheduler import Scheduler
-from model.tokenizer import END, Tokenizer
-from model.vocabulary import SYMBOLS, compile_json
+from model.engine.contract import Logits, OutOfMemory, Work
+from model.load import LoadedModel, ModelInfo
+from model.names import default_model
+from model.serving.scheduler import Scheduler
+from model.text.chat import ChatTemplate
+from model.text.tokenizer import END, Tokenizer
+from model.text.vocabulary import SYMBOLS, compile_json
 
 SPECIAL = ["<unk>", "<s>", "</s>", "<pad>"]
 
@@ -147,7 +147,7 @@ class FakeEngine:
         return OneHot(token, self.config.vocab_size)
 
 
-def fake_model(engine: FakeEngine, /, **options: object) -> Model:
+def fake_model(engine: FakeEngine, /, **options: object) -> LoadedModel:
     """A model that is ready, on a fake engine."""
     tokenizer = byte_tokenizer()
     limits = {name: options[name] for name in ("max_batch", "max_queue") if name in options}
@@ -167,4 +167,4 @@ def fake_model(engine: FakeEngine, /, **options: object) -> Model:
         heads=1,
         license=None,
     )
-    return Model(engine.config, tokenizer, ChatTemplate(), scheduler, info)
+    return LoadedModel(engine.config, tokenizer, ChatTemplate(), scheduler, info)

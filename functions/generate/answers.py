@@ -3,7 +3,7 @@
 from typing import Any, Literal, NotRequired, TypedDict
 
 from functions.service import State
-from model.loader import ModelInfo
+from model.load import ModelInfo
 
 
 class Root(TypedDict):

@@ -4,9 +4,9 @@ from functools import partial
 
 from functions.metrics import Registry
 from functions.service import Service
-from model.generation import Done, Failed
-from model.loader import Model
-from model.scheduler import Observer
+from model.load import LoadedModel
+from model.serving.events import Done, Failed
+from model.serving.scheduler import Observer
 
 # A Raspberry Pi writes a few tokens a second, a server a hundred and more.
 RATES = (0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 50, 75, 100, 150, 200, 300)
@@ -15,7 +15,7 @@ RATES = (0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 50, 75, 100, 150, 200, 300)
 class Figures(Observer):
     """Counts generations, however they end, and reads what the scheduler does now."""
 
-    def __init__(self, metrics: Registry, service: Service[Model]) -> None:
+    def __init__(self, metrics: Registry, service: Service[LoadedModel]) -> None:
         self._service = service
         self._generations = metrics.counter(
             "pibloom_generations_total",

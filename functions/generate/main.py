@@ -18,7 +18,7 @@ from flask import Response, current_app
 from msgspec import Meta
 
 from functions import __version__, drawing, errors, openapi, sse
-from functions.generate import jobs, ollama, openai, responses
+from functions.generate import ollama, openai, responses, submission
 from functions.generate.figures import Figures
 from functions.http import (
     Routes,
@@ -34,15 +34,18 @@ from functions.metrics import Registry
 from functions.openapi import Operation
 from functions.service import Service
 from functions.settings import Settings
-from model import generation, loader
+from model import load
+from model.load import LoadedModel
+from model.serving import events
+from model.serving.request import GenerationRequest
 
 settings = Settings.read(os.environ)
 metrics = Registry()
 
 
-def load() -> loader.Model:
+def load_model() -> LoadedModel:
     """Load the model, and count what it does from then on."""
-    model = loader.load(
+    model = load.load(
         settings.model,
         engine=settings.engine,
         bits=settings.bits,
@@ -59,7 +62,7 @@ def load() -> loader.Model:
     return model
 
 
-service = Service(load)
+service = Service(load_model)
 figures = Figures(metrics, service)
 # Streams that wait for the model hold a thread each; probes must keep some.
 waiting = threading.BoundedSemaphore(settings.max_batch + settings.max_queue)
@@ -116,7 +119,7 @@ def post_generate(request: HttpRequest) -> Response:
     if (body.prompt is None) == (body.messages is None):
         raise errors.InvalidField("exactly one of prompt and messages is needed", param="prompt")
     _check_turns(body.messages)
-    deadline = jobs.deadline_of(request, settings.deadline)
+    deadline = submission.deadline_of(request, settings.deadline)
     if not body.stream:
         model = service.get()
         return json_reply(finish(model, body, submit(model, body, deadline), request))
@@ -146,7 +149,7 @@ def post_chat(request: HttpRequest) -> Response:
         raise errors.InvalidField("content: a message is needed, but it is empty", param="content")
     asked = GenerateBody(messages=[Turn("user", content)])
     model = service.get()
-    job = submit(model, asked, jobs.deadline_of(request, settings.deadline))
+    job = submit(model, asked, submission.deadline_of(request, settings.deadline))
     return json_reply({"data": finish(model, asked, job, request)["text"]})
 
 
@@ -161,7 +164,7 @@ def post_warm(request: HttpRequest) -> Response:
     if model is None or not (body.prompt or body.messages) or not model.scheduler.idle:
         return json_reply(answer)
     asked = GenerateBody(body.prompt, body.messages, max_new_tokens=0)
-    deadline = jobs.deadline_of(request, 30)
+    deadline = submission.deadline_of(request, 30)
     try:
         job = submit(model, asked, deadline, background=True)
         usage = finish(model, asked, job, request)["usage"]
@@ -181,18 +184,18 @@ def get_root(request: HttpRequest) -> Response:
 
 
 def submit(
-    model: loader.Model,
+    model: LoadedModel,
     body: GenerateBody,
     deadline: float,
     *,
     background: bool = False,
     request: HttpRequest | None = None,
-) -> generation.Generation:
+) -> events.Generation:
     """Queue a request; raises the `ApiError` that says why it cannot be."""
     sampling = drawing.drawn(model.sampling, {name: getattr(body, name) for name in SAMPLING})
     limit = NEW_TOKENS if body.max_new_tokens is None else body.max_new_tokens
 
-    def make() -> list[generation.Request]:
+    def make() -> list[GenerationRequest]:
         stop = openai.stops_of(body.stop)
         if body.messages is not None:
             text = model.chat.render(
@@ -202,19 +205,19 @@ def submit(
         else:
             text = body.prompt or ""
         ids = tuple(model.tokenizer.ids(text, add_special_tokens=body.messages is None))
-        return [generation.Request(ids, limit, sampling, stop, deadline)]
+        return [GenerationRequest(ids, limit, sampling, stop, deadline)]
 
     param = "prompt" if body.messages is None else "messages"
-    return jobs.submit(model, make, param, background=background, request=request)[0]
+    return submission.submit(model, make, param, background=background, request=request)[0]
 
 
 def finish(
-    model: loader.Model, body: GenerateBody, job: generation.Generation, request: HttpRequest
+    model: LoadedModel, body: GenerateBody, job: events.Generation, request: HttpRequest
 ) -> dict[str, object]:
     """Wait for the whole reply; cancels when the client leaves."""
     try:
-        for found in jobs.events([job], request):
-            if found is not None and isinstance(found[1], generation.Done):
+        for found in submission.follow([job], request):
+            if found is not None and isinstance(found[1], events.Done):
                 return reply(model, body, found[1])
         raise AssertionError("a generation ended without its last event")
     finally:
@@ -224,8 +227,8 @@ def finish(
 def stream(
     request: HttpRequest,
     body: GenerateBody,
-    model: loader.Model | None,
-    job: generation.Generation | None,
+    model: LoadedModel | None,
+    job: events.Generation | None,
     deadline: float,
 ) -> Iterator[bytes]:
     """Yield the events of a reply: exactly one `done` or `error` at the end, whatever happens."""
@@ -234,12 +237,12 @@ def stream(
         if model is None or job is None:
             yield sse.event("status", {"state": "loading"})
             spoken = time.monotonic()
-            while not service.wait(jobs.TICK):
+            while not service.wait(submission.TICK):
                 if client_left(request.environ):
                     return
                 if time.monotonic() > deadline:
                     raise errors.DeadlineExceeded("the model took too long to load")
-                if time.monotonic() - spoken >= jobs.HEARTBEAT:
+                if time.monotonic() - spoken >= submission.HEARTBEAT:
                     spoken = time.monotonic()
                     yield sse.HEARTBEAT
             model = service.get()
@@ -255,21 +258,21 @@ def stream(
 
 
 def lines(
-    model: loader.Model, request: HttpRequest, body: GenerateBody, job: generation.Generation
+    model: LoadedModel, request: HttpRequest, body: GenerateBody, job: events.Generation
 ) -> Iterator[bytes]:
     """Yield a running generation's events."""
     count, shown, spoken = 0, 0, time.monotonic()
-    for found in jobs.events([job], request):
+    for found in submission.follow([job], request):
         line = b""
         match found and found[1]:
             case None:
-                if time.monotonic() - spoken >= jobs.HEARTBEAT:
+                if time.monotonic() - spoken >= submission.HEARTBEAT:
                     line = sse.HEARTBEAT
-            case generation.Queued(position):
+            case events.Queued(position):
                 line = sse.event("status", {"state": "queued", "position": position})
-            case generation.Prefill(done, total):
+            case events.Prefill(done, total):
                 line = sse.event("status", {"state": "prefill", "done": done, "total": total})
-            case generation.Token(_, text):
+            case events.Token(_, text):
                 if not count:
                     line = sse.event("status", {"state": "generating"})
                 count += 1
@@ -278,7 +281,7 @@ def lines(
                 if text:
                     line += sse.event("token", {"text": text, "index": shown, "tokens": count})
                     shown += 1
-            case generation.Done() as last:
+            case events.Done() as last:
                 line = sse.event("done", reply(model, body, last))
         if line:
             spoken = time.monotonic()
@@ -297,7 +300,7 @@ def is_alive() -> bool:
     return model is None or service.state == "draining" or model.scheduler.healthy
 
 
-def reply(model: loader.Model, body: GenerateBody, done: generation.Done) -> dict[str, object]:
+def reply(model: LoadedModel, body: GenerateBody, done: events.Done) -> dict[str, object]:
     """Return what a finished generation is answered with."""
     return {
         "text": done.text.lstrip() if body.messages is not None else done.text,
@@ -310,7 +313,7 @@ def reply(model: loader.Model, body: GenerateBody, done: generation.Done) -> dic
             "total_tokens": done.prompt_tokens + done.completion_tokens,
             "cached_tokens": done.cached_tokens,
         },
-        "timings": jobs.timings(done),
+        "timings": submission.timings(done),
     }
 
 

@@ -17,10 +17,13 @@ from flask import Response
 from msgspec import Meta
 
 from functions import drawing, errors
-from functions.generate import jobs, openai, streams
+from functions.generate import openai, streams, submission
 from functions.http import json_reply, read_body
-from model import generation, loader
+from model import load
+from model.load import LoadedModel
 from model.sampling import SamplingParams
+from model.serving import events
+from model.serving.request import GenerationRequest
 
 HEADERS = {
     "Content-Type": "application/x-ndjson",
@@ -137,8 +140,8 @@ class Api:
 
     def __init__(
         self,
-        get: Callable[[], loader.Model],
-        peek: Callable[[], loader.Model | None],
+        get: Callable[[], LoadedModel],
+        peek: Callable[[], LoadedModel | None],
         longest: float,
     ) -> None:
         self._get, self._peek, self._longest = get, peek, longest
@@ -230,7 +233,7 @@ class Api:
         """Continue a text, or answer messages."""
         options = body.options or Options()
         _check(body, options)
-        deadline = jobs.deadline_of(request, self._longest)
+        deadline = submission.deadline_of(request, self._longest)
         model = self._get()
         _check_name(model, body.model)
         reply = Reply(model, body, say, trims=not isinstance(asked, str))
@@ -241,22 +244,22 @@ class Api:
         stop = (options.stop,) if isinstance(options.stop, str) else tuple(options.stop or ())
         told = (body.top_logprobs or 0) if body.logprobs else None
 
-        def make() -> list[generation.Request]:
+        def make() -> list[GenerationRequest]:
             return [openai.answer_to(model, asked, limit, sampling, stop, deadline, told)]
 
-        submitted = jobs.submit(model, make, param)
+        submitted = submission.submit(model, make, param)
         if body.stream is False:
             streams.read(request, submitted, lambda _, event: reply.choice.take(event))
             return json_reply(reply.whole())
         return streams.send(
             submitted,
-            reply.lines(jobs.events(submitted, request)),
+            reply.lines(submission.follow(submitted, request)),
             headers=HEADERS,
             heartbeat=reply.nothing,
             failed=lambda error: _line(error.body(request.path)),
         )
 
-    def _card(self, model: loader.Model) -> dict[str, Any]:
+    def _card(self, model: LoadedModel) -> dict[str, Any]:
         name = _tagged(model.info.name)
         return {
             "name": name,
@@ -283,13 +286,13 @@ def _as_text(text: str) -> dict[str, Any]:
 class Reply:
     """A reply as it is written, and the lines that tell of it."""
 
-    def __init__(self, model: loader.Model, body: OllamaBody, say: Say, *, trims: bool) -> None:
+    def __init__(self, model: LoadedModel, body: OllamaBody, say: Say, *, trims: bool) -> None:
         self.choice = openai.Choice(trims=trims)
         self._model, self._say = model, say
         self._name = body.model or _tagged(model.info.name)
         self._tells = bool(body.logprobs)
 
-    def lines(self, events: Iterator[tuple[int, generation.Event] | None]) -> Iterator[bytes]:
+    def lines(self, events: Iterator[tuple[int, events.Event] | None]) -> Iterator[bytes]:
         """Yield the stream's lines; b"" where there is nothing to tell yet."""
         for found in events:
             if found is not None:
@@ -315,7 +318,7 @@ class Reply:
     def _said(self, text: str) -> dict[str, Any]:
         return {"model": self._name, "created_at": _now()} | self._say(text)
 
-    def _logprobs(self, tokens: Sequence[tuple[generation.Token, int]]) -> dict[str, Any]:
+    def _logprobs(self, tokens: Sequence[tuple[events.Token, int]]) -> dict[str, Any]:
         if not (self._tells and tokens):
             return {}
         return {"logprobs": [openai.likelihood(self._model, token) for token, _ in tokens]}
@@ -369,7 +372,7 @@ def _refuse_given(body: object, names: Sequence[str], prefix: str = "") -> None:
             )
 
 
-def _sampling(model: loader.Model, options: Options) -> SamplingParams:
+def _sampling(model: LoadedModel, options: Options) -> SamplingParams:
     sampling = openai.sampling_of(model, options)
     if options.repeat_penalty is not None:
         sampling = replace(sampling, repetition_penalty=options.repeat_penalty)
@@ -378,7 +381,7 @@ def _sampling(model: loader.Model, options: Options) -> SamplingParams:
     return sampling
 
 
-def _check_name(model: loader.Model, name: str | None) -> None:
+def _check_name(model: LoadedModel, name: str | None) -> None:
     if name and name != _tagged(model.info.name):
         openai.check_name(model, name)
 
@@ -387,7 +390,7 @@ def _tagged(name: str) -> str:
     return name if ":" in name else name + TAG
 
 
-def _details(info: loader.ModelInfo) -> dict[str, Any]:
+def _details(info: load.ModelInfo) -> dict[str, Any]:
     family = info.architecture.lower()
     return {
         "parent_model": "",

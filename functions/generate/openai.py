@@ -15,11 +15,13 @@ from flask import Response
 from msgspec import Meta
 
 from functions import drawing, errors, sse
-from functions.generate import jobs
+from functions.generate import submission
 from functions.http import as_api_error, describe, json_reply, read_body
-from model import generation, loader
+from model.load import LoadedModel
 from model.sampling import SamplingParams
-from model.tokenizer import NEVER_DRAWN, StreamDecoder
+from model.serving import events
+from model.serving.request import GenerationRequest
+from model.text.tokenizer import NEVER_DRAWN, StreamDecoder
 
 COMPLETION_TOKENS = 16  # of a completion that names none, as OpenAI has it
 MOST_CHOICES = 16
@@ -264,40 +266,40 @@ class Choice:
     def __init__(self, decoder: StreamDecoder | None = None, *, trims: bool = False) -> None:
         """Start empty; a decoder is needed where the tokens' places in the text are told."""
         self.text = ""
-        self.tokens: list[tuple[generation.Token, int]] = []  # and where its text starts
-        self.done: generation.Done | None = None
+        self.tokens: list[tuple[events.Token, int]] = []  # and where its text starts
+        self.done: events.Done | None = None
         self._decoder, self._offset = decoder, 0
         self._blank = trims
         self._told = (0, 0)  # of the text and the tokens, in earlier chunks
 
-    def take(self, event: generation.Event) -> None:
+    def take(self, event: events.Event) -> None:
         """Take whatever comes of the generation."""
         match event:
-            case generation.Token():
+            case events.Token():
                 self.push(event)
-            case generation.PromptToken(id_, likelihood):
+            case events.PromptToken(id_, likelihood):
                 self.push_prompt(id_, likelihood)
-            case generation.Done():
+            case events.Done():
                 self.done = event
 
-    def push(self, token: generation.Token) -> None:
+    def push(self, token: events.Token) -> None:
         """Take a token of the reply."""
         shown = token.text.lstrip() if self._blank else token.text
         self._blank = self._blank and not shown
         self._place(token)
         self.text += shown
 
-    def push_prompt(self, id_: int, likelihood: generation.Likelihood | None = None) -> None:
+    def push_prompt(self, id_: int, likelihood: events.Likelihood | None = None) -> None:
         """Take a token of a prompt that is told too."""
-        self.text += self._place(generation.Token(id_, "", likelihood))
+        self.text += self._place(events.Token(id_, "", likelihood))
 
-    def news(self) -> tuple[str, list[tuple[generation.Token, int]]]:
+    def news(self) -> tuple[str, list[tuple[events.Token, int]]]:
         """Return the text and the tokens that came since this was last called."""
         text, tokens = self._told
         self._told = len(self.text), len(self.tokens)
         return self.text[text:], self.tokens[tokens:]
 
-    def _place(self, token: generation.Token) -> str:
+    def _place(self, token: events.Token) -> str:
         # Not what is shown: a stop string may hold back the text of several tokens.
         self.tokens.append((token, self._offset))
         text = self._decoder.push(token.id) if self._decoder else ""
@@ -308,7 +310,7 @@ class Choice:
 class Api:
     """The routes, for the model that `get` returns."""
 
-    def __init__(self, get: Callable[[], loader.Model], longest: float) -> None:
+    def __init__(self, get: Callable[[], LoadedModel], longest: float) -> None:
         self._get, self._longest = get, longest
         self._created = int(time.time())
 
@@ -326,7 +328,7 @@ class Api:
     def completions(self, request: HttpRequest) -> Response:
         """Continue one or several prompts."""
         body = read_body(request, CompletionBody)
-        deadline = jobs.deadline_of(request, self._longest)
+        deadline = submission.deadline_of(request, self._longest)
         body.check()
         model = self._get()
         check_name(model, body.model)
@@ -338,7 +340,7 @@ class Api:
         told = body.logprobs is not None
         choices: list[Choice] = []
 
-        def make() -> list[generation.Request]:
+        def make() -> list[GenerationRequest]:
             requests = []
             for prompt, where in given:
                 ids = _ids_of(model, prompt, where)
@@ -350,7 +352,7 @@ class Api:
                         choice.push_prompt(ids[0])  # the others come when they are read
                     choices.append(choice)
                     requests.append(
-                        generation.Request(
+                        GenerationRequest(
                             ids,
                             min(limit, drawing.MOST_TOKENS),
                             _seeded(sampling, place),
@@ -362,14 +364,14 @@ class Api:
                     )
             return requests
 
-        submitted = jobs.submit(model, make, "prompt", replies=each * len(given))
+        submitted = submission.submit(model, make, "prompt", replies=each * len(given))
         form = _Completion(model, tells=body.logprobs is not None)
         return self._answer(request, body, submitted, choices, form)
 
     def chat(self, request: HttpRequest) -> Response:
         """Answer a conversation."""
         body = read_body(request, ChatCompletionBody)
-        deadline = jobs.deadline_of(request, self._longest)
+        deadline = submission.deadline_of(request, self._longest)
         body.check()
         model = self._get()
         check_name(model, body.model)
@@ -377,7 +379,7 @@ class Api:
         limit = body.max_completion_tokens or body.max_tokens
         each = body.n or 1
 
-        def make() -> list[generation.Request]:
+        def make() -> list[GenerationRequest]:
             messages = [
                 message.plain(f"messages[{place}]") for place, message in enumerate(body.messages)
             ]
@@ -385,7 +387,7 @@ class Api:
             asked = answer_to(model, messages, limit, sampling, stop, deadline, told)
             return [replace(asked, sampling=_seeded(sampling, place)) for place in range(each)]
 
-        submitted = jobs.submit(model, make, "messages", replies=each)
+        submitted = submission.submit(model, make, "messages", replies=each)
         choices = [Choice(trims=True) for _ in submitted]
         form = _Chat(model, tells=bool(body.logprobs))
         return self._answer(request, body, submitted, choices, form)
@@ -394,7 +396,7 @@ class Api:
         self,
         request: HttpRequest,
         body: Common,
-        submitted: Sequence[generation.Generation],
+        submitted: Sequence[events.Generation],
         choices: Sequence[Choice],
         form: "_Form",
     ) -> Response:
@@ -403,20 +405,20 @@ class Api:
             usage_of = (body.n or 1) if include_usage else None
             lines = _stream(request, submitted, choices, form, usage_of)
             response = Response(lines, headers=sse.HEADERS)
-            response.call_on_close(lambda: jobs.cancel(submitted))
+            response.call_on_close(lambda: submission.cancel(submitted))
             return response
         try:
-            for found in jobs.events(submitted, request):
+            for found in submission.follow(submitted, request):
                 if found is not None:
                     choices[found[0]].take(found[1])
         finally:
-            jobs.cancel(submitted)
+            submission.cancel(submitted)
         whole = [form.whole(place, choice) for place, choice in enumerate(choices)]
         return json_reply(
             form.envelope(form.kind) | {"choices": whole} | _usage(choices, body.n or 1)
         )
 
-    def _card(self, model: loader.Model) -> dict[str, Any]:
+    def _card(self, model: LoadedModel) -> dict[str, Any]:
         return {
             "id": model.info.name,
             "object": "model",
@@ -431,7 +433,7 @@ class _Form:
 
     kind, chunk_kind, prefix = "", "", ""
 
-    def __init__(self, model: loader.Model, *, tells: bool) -> None:
+    def __init__(self, model: LoadedModel, *, tells: bool) -> None:
         """Make the form of a request's replies; `tells`: with the tokens' log-probabilities."""
         self._model, self.tells = model, tells
         self._id = f"{self.prefix}-{uuid.uuid4().hex}"
@@ -451,11 +453,11 @@ class _Form:
         """Return a choice's first chunk, if it has one before any token."""
         return None
 
-    def part(self, place: int, text: str, tokens: Sequence[tuple[generation.Token, int]]) -> Any:
+    def part(self, place: int, text: str, tokens: Sequence[tuple[events.Token, int]]) -> Any:
         """Return a choice of a chunk."""
         raise NotImplementedError
 
-    def last(self, place: int, done: generation.Done) -> dict[str, Any]:
+    def last(self, place: int, done: events.Done) -> dict[str, Any]:
         """Return the choice of its last chunk."""
         raise NotImplementedError
 
@@ -476,7 +478,7 @@ class _Completion(_Form):
         # A prompt whose tokens are told comes with them.
         return self.part(place, choice.news()[0], ()) if choice.text and not choice.tokens else None
 
-    def part(self, place: int, text: str, tokens: Sequence[tuple[generation.Token, int]]) -> Any:
+    def part(self, place: int, text: str, tokens: Sequence[tuple[events.Token, int]]) -> Any:
         return {
             "index": place,
             "text": text,
@@ -484,7 +486,7 @@ class _Completion(_Form):
             "finish_reason": None,
         }
 
-    def last(self, place: int, done: generation.Done) -> dict[str, Any]:
+    def last(self, place: int, done: events.Done) -> dict[str, Any]:
         return {
             "index": place,
             "text": "",
@@ -497,7 +499,7 @@ class _Completion(_Form):
         part: dict[str, Any] = self.part(place, choice.text, choice.tokens)
         return part | {"finish_reason": choice.done.finish_reason}
 
-    def _logprobs(self, tokens: Sequence[tuple[generation.Token, int]]) -> dict[str, Any] | None:
+    def _logprobs(self, tokens: Sequence[tuple[events.Token, int]]) -> dict[str, Any] | None:
         if not (self.tells and tokens):
             return None
         likelihoods = [token.likelihood for token, _ in tokens]
@@ -523,10 +525,10 @@ class _Chat(_Form):
     def opening(self, place: int, choice: Choice) -> dict[str, Any] | None:
         return self._chunk(place, {"role": "assistant", "content": ""})
 
-    def part(self, place: int, text: str, tokens: Sequence[tuple[generation.Token, int]]) -> Any:
+    def part(self, place: int, text: str, tokens: Sequence[tuple[events.Token, int]]) -> Any:
         return self._chunk(place, {"content": text}, self._logprobs(tokens))
 
-    def last(self, place: int, done: generation.Done) -> dict[str, Any]:
+    def last(self, place: int, done: events.Done) -> dict[str, Any]:
         return self._chunk(place, {}) | {"finish_reason": done.finish_reason}
 
     def whole(self, place: int, choice: Choice) -> dict[str, Any]:
@@ -543,7 +545,7 @@ class _Chat(_Form):
     ) -> dict[str, Any]:
         return {"index": place, "delta": delta, "logprobs": logprobs, "finish_reason": None}
 
-    def _logprobs(self, tokens: Sequence[tuple[generation.Token, int]]) -> dict[str, Any] | None:
+    def _logprobs(self, tokens: Sequence[tuple[events.Token, int]]) -> dict[str, Any] | None:
         if not (self.tells and tokens):
             return None
         return {
@@ -554,7 +556,7 @@ class _Chat(_Form):
 
 def _stream(
     request: HttpRequest,
-    submitted: Sequence[generation.Generation],
+    submitted: Sequence[events.Generation],
     choices: Sequence[Choice],
     form: _Form,
     usage_of: int | None,
@@ -574,8 +576,8 @@ def _stream(
         for place, choice in enumerate(choices):
             if (first := form.opening(place, choice)) is not None:
                 yield line(first)
-        for found in jobs.events(submitted, request):
-            if time.monotonic() - spoken >= jobs.HEARTBEAT:
+        for found in submission.follow(submitted, request):
+            if time.monotonic() - spoken >= submission.HEARTBEAT:
                 spoken = time.monotonic()
                 yield sse.HEARTBEAT
             if found is None:
@@ -586,7 +588,7 @@ def _stream(
             if text or (tokens and form.tells):
                 yield line(form.part(place, text, tokens))
                 spoken = time.monotonic()
-            if isinstance(event, generation.Done):
+            if isinstance(event, events.Done):
                 yield line(form.last(place, event))
         if usage_of is not None:
             last = {"choices": []} | _usage(choices, usage_of)
@@ -597,7 +599,7 @@ def _stream(
     except Exception as error:
         yield sse.data(as_api_error(error).body(request.path))
     finally:
-        jobs.cancel(submitted)
+        submission.cancel(submitted)
 
 
 def _usage(choices: Sequence[Choice], each: int) -> dict[str, Any]:
@@ -614,11 +616,11 @@ def _usage(choices: Sequence[Choice], each: int) -> dict[str, Any]:
                 "cached_tokens": sum(first.cached_tokens for first in done[::each])
             },
         },
-        "timings": jobs.timings(done[0]),
+        "timings": submission.timings(done[0]),
     }
 
 
-def likelihood(model: loader.Model, token: generation.Token) -> dict[str, Any]:
+def likelihood(model: LoadedModel, token: events.Token) -> dict[str, Any]:
     """Return how likely a chat's token was, and the likeliest in its place."""
     assert token.likelihood is not None
 
@@ -630,23 +632,23 @@ def likelihood(model: loader.Model, token: generation.Token) -> dict[str, Any]:
     return told(token.id, token.likelihood.logprob) | {"top_logprobs": likeliest}
 
 
-def _piece(model: loader.Model, id_: int) -> str:
+def _piece(model: LoadedModel, id_: int) -> str:
     return model.tokenizer.bytes_of(id_).decode("utf-8", "backslashreplace")
 
 
 def answer_to(
-    model: loader.Model,
+    model: LoadedModel,
     asked: str | Sequence[dict[str, Any]],
     limit: int | None,
     sampling: SamplingParams,
     stop: tuple[str, ...],
     deadline: float,
     logprobs: int | None = None,
-) -> generation.Request:
+) -> GenerationRequest:
     """Ask for a conversation's next turn, or how a text goes on.
 
     It has at most `limit` tokens, or else as many as there is room for. `logprobs` is that of
-    `generation.Request`. Raises `ChatError` when the template refuses the conversation.
+    `GenerationRequest`. Raises `ChatError` when the template refuses the conversation.
     """
     plain = isinstance(asked, str)
     if not isinstance(asked, str):
@@ -656,10 +658,10 @@ def answer_to(
         raise errors.InvalidField("there is no text to answer", param=None)
     room = max(1, model.scheduler.max_context - len(ids))
     tokens = min(limit or room, drawing.MOST_TOKENS)
-    return generation.Request(ids, tokens, sampling, stop, deadline, logprobs)
+    return GenerationRequest(ids, tokens, sampling, stop, deadline, logprobs)
 
 
-def check_name(model: loader.Model, name: str | None) -> None:
+def check_name(model: LoadedModel, name: str | None) -> None:
     """Refuse another model than the one that is served."""
     if name is not None and name != model.info.name:
         raise errors.ModelNotFound(
@@ -673,7 +675,7 @@ def stops_of(stop: str | Sequence[str] | None) -> tuple[str, ...]:
     return tuple(each for each in found if each)
 
 
-def sampling_of(model: loader.Model, body: Sampled) -> SamplingParams:
+def sampling_of(model: LoadedModel, body: Sampled) -> SamplingParams:
     """Return how a reply is drawn: as the request has it, or else the model."""
     names = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "seed")
     given = {name: getattr(body, name) for name in (*names, "top_k", "repetition_penalty", "min_p")}
@@ -682,7 +684,7 @@ def sampling_of(model: loader.Model, body: Sampled) -> SamplingParams:
     return drawing.drawn(model.sampling, given)
 
 
-def _biases(model: loader.Model, biases: dict[str, float]) -> Iterator[tuple[int, float]]:
+def _biases(model: LoadedModel, biases: dict[str, float]) -> Iterator[tuple[int, float]]:
     for key, bias in biases.items():
         id_ = int(key) if key.isascii() and key.isdecimal() and len(key) < 10 else -1
         if not 0 <= id_ < model.tokenizer.size or id_ in NEVER_DRAWN:
@@ -721,7 +723,7 @@ def _prompts_in(prompt: str | list[Any]) -> list[tuple[str | list[Any], str]]:
     return [(each, f"prompt[{place}]") for place, each in enumerate(prompt)]
 
 
-def _ids_of(model: loader.Model, prompt: str | list[Any], where: str) -> tuple[int, ...]:
+def _ids_of(model: LoadedModel, prompt: str | list[Any], where: str) -> tuple[int, ...]:
     """Return a prompt's ids; raises the error that names what is no id."""
     if isinstance(prompt, str):
         return tuple(model.tokenizer.ids(prompt))

@@ -14,9 +14,11 @@ from flask import Response
 from msgspec import Meta
 
 from functions import errors, sse
-from functions.generate import jobs, openai, streams
+from functions.generate import openai, streams, submission
 from functions.http import json_reply, read_body
-from model import generation, loader
+from model.load import LoadedModel
+from model.serving import events
+from model.serving.request import GenerationRequest
 
 TEXT_KINDS = ("input_text", "output_text", "text")
 LOGPROBS = "message.output_text.logprobs"
@@ -126,32 +128,32 @@ def _turn(role: str, content: str) -> dict[str, str]:
 class Responses:
     """The routes below /v1/responses, for the model that `get` returns."""
 
-    def __init__(self, get: Callable[[], loader.Model], longest: float) -> None:
+    def __init__(self, get: Callable[[], LoadedModel], longest: float) -> None:
         self._get, self._longest = get, longest
 
     def create(self, request: HttpRequest) -> Response:
         """Answer a conversation."""
         body = read_body(request, ResponseBody, refuse=_refuse_kinds)
         _check(body)
-        deadline = jobs.deadline_of(request, self._longest)
+        deadline = submission.deadline_of(request, self._longest)
         model = self._get()
         openai.check_name(model, body.model)
         sampling = openai.sampling_of(model, body)
         logprobs = (body.top_logprobs or 0) if body.tells else None
 
-        def make() -> list[generation.Request]:
+        def make() -> list[GenerationRequest]:
             limit = body.max_output_tokens
             messages = body.messages()
             return [openai.answer_to(model, messages, limit, sampling, (), deadline, logprobs)]
 
-        submitted = jobs.submit(model, make, "input")
+        submitted = submission.submit(model, make, "input")
         reply = Reply(model, body, sampling)
         if not body.stream:
             streams.read(request, submitted, lambda _, event: reply.choice.take(event))
             return json_reply(reply.response())
         return streams.send(
             submitted,
-            reply.lines(jobs.events(submitted, request)),
+            reply.lines(submission.follow(submitted, request)),
             headers=sse.HEADERS,
             heartbeat=lambda: sse.HEARTBEAT,
             failed=reply.failed,
@@ -167,7 +169,7 @@ class Responses:
 class Reply:
     """A response as it is written, and the events that tell of it."""
 
-    def __init__(self, model: loader.Model, body: ResponseBody, sampling: Any) -> None:
+    def __init__(self, model: LoadedModel, body: ResponseBody, sampling: Any) -> None:
         self.choice = openai.Choice(trims=True)
         self._model, self._body = model, body
         self._id, self._item_id = f"resp_{uuid.uuid4().hex}", f"msg_{uuid.uuid4().hex}"
@@ -211,9 +213,9 @@ class Reply:
             "prompt_cache_key": body.prompt_cache_key,
             "safety_identifier": body.safety_identifier,
             "user": body.user,
-        } | ({"timings": jobs.timings(done)} if done else {})
+        } | ({"timings": submission.timings(done)} if done else {})
 
-    def lines(self, events: Iterator[tuple[int, generation.Event] | None]) -> Iterator[bytes]:
+    def lines(self, events: Iterator[tuple[int, events.Event] | None]) -> Iterator[bytes]:
         """Yield the events of the stream; b"" where there is nothing to tell yet."""
         place = {"output_index": 0, "content_index": 0, "item_id": self._item_id}
         yield sse.OPENING
@@ -264,7 +266,7 @@ class Reply:
             "content": [part],
         }
 
-    def _logprobs(self, tokens: Sequence[tuple[generation.Token, int]]) -> list[dict[str, Any]]:
+    def _logprobs(self, tokens: Sequence[tuple[events.Token, int]]) -> list[dict[str, Any]]:
         if not self._body.tells:
             return []
         return [openai.likelihood(self._model, token) for token, _ in tokens]
@@ -283,7 +285,7 @@ def _code(failure: errors.ApiError) -> str:
     return "rate_limit_exceeded" if failure.status == 429 else "server_error"
 
 
-def _usage(done: generation.Done) -> dict[str, Any]:
+def _usage(done: events.Done) -> dict[str, Any]:
     return {
         "input_tokens": done.prompt_tokens,
         "input_tokens_details": {"cached_tokens": done.cached_tokens, "cache_write_tokens": 0},

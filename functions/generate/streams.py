@@ -7,42 +7,43 @@ from flask import Request as HttpRequest
 from flask import Response
 
 from functions import errors
-from functions.generate import jobs
+from functions.generate import submission
 from functions.http import as_api_error
-from model import generation
+from model.serving import events
 
-Take = Callable[[int, generation.Event], object]
+Take = Callable[[int, events.Event], object]
 
 
-def read(request: HttpRequest, submitted: Sequence[generation.Generation], take: Take) -> None:
-    """Hand every event of the jobs to `take`, with the job's place; raises when one fails."""
+def read(request: HttpRequest, submitted: Sequence[events.Generation], take: Take) -> None:
+    """Hand every event of the generations to `take`, with its place; raises when one fails."""
     try:
-        for found in jobs.events(submitted, request):
+        for found in submission.follow(submitted, request):
             if found is not None:
                 take(*found)
     finally:
-        jobs.cancel(submitted)
+        submission.cancel(submitted)
 
 
 def send(
-    submitted: Sequence[generation.Generation],
+    submitted: Sequence[events.Generation],
     lines: Iterator[bytes],
     *,
     headers: Mapping[str, str],
     heartbeat: Callable[[], bytes],
     failed: Callable[[errors.ApiError], bytes],
 ) -> Response:
-    """Reply with `lines`, which ends with a terminal one, and cancel the jobs at its end.
+    """Reply with `lines`, which ends with a terminal one, and cancel the generations at its end.
 
     An empty line says that there is nothing to send yet; `heartbeat` makes what is sent instead
-    after `jobs.HEARTBEAT` seconds of silence. When `lines` raises, `failed` makes the last line.
+    after `submission.HEARTBEAT` seconds of silence. When `lines` raises, `failed` makes the last
+    line.
     """
 
     def guarded() -> Iterator[bytes]:
         spoken = time.monotonic()
         try:
             for line in lines:
-                due = time.monotonic() - spoken >= jobs.HEARTBEAT
+                due = time.monotonic() - spoken >= submission.HEARTBEAT
                 if found := line or (heartbeat() if due else b""):
                     spoken = time.monotonic()
                     yield found
@@ -51,8 +52,10 @@ def send(
         except Exception as error:
             yield failed(as_api_error(error))
         finally:
-            jobs.cancel(submitted)
+            submission.cancel(submitted)
 
     response = Response(guarded(), headers=dict(headers))
-    response.call_on_close(lambda: jobs.cancel(submitted))  # a stream never begun cannot itself
+    response.call_on_close(
+        lambda: submission.cancel(submitted)
+    )  # a stream never begun cannot itself
     return response

@@ -34,8 +34,8 @@ from functions.metrics import Registry
 from functions.openapi import Operation
 from functions.service import Service, State
 from functions.settings import Settings
-from model.loader import model_name
-from model.tokenizer import Spans, Tokenizer
+from model.baked.source import model_name, open_tokenizer
+from model.text.tokenizer import Spans, Tokenizer
 
 BLOCK = 4096  # tokens of an answer that are written at a time; what has more is a long one
 PIECES = 8192  # texts of tokens that are remembered
@@ -62,7 +62,7 @@ class Loaded:
 
 
 service: Service[Loaded] = Service(
-    lambda: Loaded(Tokenizer.open(settings.model), model_name(settings.model))
+    lambda: Loaded(open_tokenizer(settings.model), model_name(settings.model))
 )
 metrics = Registry()
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from cli.main import pibloom as commands
 from functions import drawing
-from model.loader import default_model
+from model.names import default_model
 from tests.foreign import FOREIGN, NOWHERE
 from tests.functions.conftest import Generate, generate
 from tests.functions.test_server import Start, free_port, start, wait_until

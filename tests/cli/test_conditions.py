@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from model.loader import default_model
+from model.names import default_model
 from tests.functions.test_server import free_port, wait_until
 
 ROOT = Path(__file__).parents[2]

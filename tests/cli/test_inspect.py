@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cli.inspect import inspect
-from model.bake import bake
-from model.checkpoint import Checkpoint
-from model.loader import default_model
+from model.baked.bake import bake
+from model.checkpoint.folder import Checkpoint
+from model.names import default_model
 
 torch = pytest.importorskip("torch")
 from safetensors.torch import load_file, save_file  # noqa: E402

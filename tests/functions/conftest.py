@@ -12,7 +12,8 @@ import pytest
 from flask.testing import FlaskClient
 
 from functions.service import Service
-from model import loader
+from model import load as loading
+from model.load import LoadedModel
 from tests.fakes import FakeEngine, byte_tokenizer, fake_model
 from tests.functions.test_server import wait_until
 
@@ -37,10 +38,10 @@ def generate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Generate]:
     monkeypatch.setenv("PIBLOOM_MAX_QUEUE", "2")
     engine = FakeEngine(byte_tokenizer().ids(" Hello, 你好!"))
 
-    def load(folder: Path, **options: object) -> loader.Model:
+    def load(folder: Path, **options: object) -> LoadedModel:
         return fake_model(engine, **options)
 
-    monkeypatch.setattr(loader, "load", load)
+    monkeypatch.setattr(loading, "load", load)
     source = ROOT / "functions" / "generate" / "main.py"
     app = functions_framework.create_app("generate", str(source))
     service = app.extensions["pibloom"]

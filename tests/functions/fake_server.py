@@ -15,8 +15,9 @@ import time
 from typing import Any
 
 from functions import http, server, worker
-from model import loader
+from model import load
 from model.errors import ModelError
+from model.load import LoadedModel
 from tests.fakes import FakeEngine, byte_tokenizer, fake_model
 
 
@@ -28,7 +29,7 @@ def main() -> None:
         os.write(steps, b".")
         time.sleep(seconds)  # stands for the engine's work
 
-    def load(path: object, **options: object) -> loader.Model:
+    def load_fake(path: object, **options: object) -> LoadedModel:
         time.sleep(float(os.environ.get("LOAD_SECONDS", "0")))
         if message := os.environ.get("LOAD_ERROR"):
             raise ModelError(message)
@@ -39,7 +40,7 @@ def main() -> None:
     http.BODY_SECONDS = float(os.environ.get("BODY_SECONDS", "10"))
     worker.HEAD_SECONDS = float(os.environ.get("HEAD_SECONDS", "10"))
     worker.GONE_SECONDS = float(os.environ.get("GONE_SECONDS", "30"))
-    loader.load = load
+    load.load = load_fake
     if most := int(os.environ.get("MOST_FILES", "0")):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     inject_faults()

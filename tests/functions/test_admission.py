@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from functions.generate import jobs
-from model.chat import ChatTemplate
-from model.generation import Request
-from model.tokenizer import StreamDecoder, Tokenizer
+from functions.generate import submission
+from model.serving.request import GenerationRequest
+from model.text.chat import ChatTemplate
+from model.text.tokenizer import StreamDecoder, Tokenizer
 from tests.functions.conftest import Generate
 from tests.functions.test_server import wait_until
 
@@ -63,7 +63,7 @@ def full(generate: Generate) -> Iterator[Generate]:
     """A server whose every place is taken."""
     scheduler = generate.service.get().scheduler
     generate.engine.running.clear()
-    held = [scheduler.submit(Request((5, 6), 3)) for _ in range(4)]
+    held = [scheduler.submit(GenerationRequest((5, 6), 3)) for _ in range(4)]
     wait_until(lambda: scheduler.figures()["running"] == 1, 5)
     yield generate
     generate.engine.running.set()
@@ -127,7 +127,7 @@ def test_two_that_come_at_once_do_not_share_a_place(
     """The first holds its place while it is tokenized."""
     scheduler = generate.service.get().scheduler
     generate.engine.running.clear()
-    held = [scheduler.submit(Request((5, 6), 3)) for _ in range(3)]
+    held = [scheduler.submit(GenerationRequest((5, 6), 3)) for _ in range(3)]
     wait_until(lambda: scheduler.figures()["running"] == 1, 5)
     tokenizing, go_on, ids = threading.Event(), threading.Event(), Tokenizer.ids
 
@@ -169,7 +169,7 @@ def test_prompts_that_are_read_at_once_are_bounded(
             at_once -= 1
         return ids(self, text, **options)
 
-    monkeypatch.setattr(jobs, "_making", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(submission, "_making", threading.BoundedSemaphore(1))
     monkeypatch.setattr(Tokenizer, "ids", counted)
     statuses: list[int] = []
     threads = [
@@ -193,10 +193,10 @@ def test_prompts_that_are_read_at_once_are_bounded(
 def test_who_waits_too_long_to_be_read_is_told_so(
     generate: Generate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "_making", threading.BoundedSemaphore(1))
-    monkeypatch.setattr(jobs, "MAKING_SECONDS", 0.01)
-    jobs._making.acquire()
+    monkeypatch.setattr(submission, "_making", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(submission, "MAKING_SECONDS", 0.01)
+    submission._making.acquire()
     response = generate.post({"prompt": "Hi"})
     assert (response.status_code, response.headers["Retry-After"]) == (429, "1")
-    jobs._making.release()
+    submission._making.release()
     assert generate.post({"prompt": "Hi"}).status_code == 200

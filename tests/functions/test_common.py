@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from functions.metrics import Registry
 from functions.settings import Secret, SettingError, Settings, keys_of, origins_of
-from model.generation import Request
+from model.serving.request import GenerationRequest
 from tests.functions.conftest import ROOT, Generate
 
 SECRET = "a-secret-key"
@@ -167,7 +167,7 @@ def test_warming_reads_what_is_being_typed(generate: Generate) -> None:
 def test_warming_stays_behind_real_work(generate: Generate) -> None:
     generate.engine.running.clear()
     model = generate.service.get()
-    job = model.scheduler.submit(Request((5, 6), 3))
+    job = model.scheduler.submit(GenerationRequest((5, 6), 3))
     assert generate.client.post("/warm", json={"prompt": "Hello"}).json["prompt_tokens"] == 0
     generate.engine.running.set()
     list(job.events())

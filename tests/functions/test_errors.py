@@ -93,10 +93,10 @@ def test_a_path_that_does_not_exist_is_told_as_openai_does(generate: Generate, p
 def test_a_full_queue_is_told_as_openai_does(generate: Generate, path: str, stream: bool) -> None:
     generate.engine.running.clear()
     model = generate.service.get()
-    from model.generation import Request
+    from model.serving.request import GenerationRequest
 
     for _ in range(4):
-        model.scheduler.submit(Request((5, 6), 4))
+        model.scheduler.submit(GenerationRequest((5, 6), 4))
     response = generate.client.post(path, json=body_for(path, stream=stream))
     generate.engine.running.set()
     assert response.status_code == 429

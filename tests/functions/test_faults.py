@@ -20,15 +20,15 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from functions.generate import jobs
-from model import watch
-from model.bake import bake
-from model.baked import BakedModel
-from model.checkpoint import Checkpoint
-from model.engine import Work
-from model.generation import Request
-from model.loader import default_model
-from model.native_engine import NativeEngine
+from functions.generate import submission
+from model.baked.bake import bake
+from model.baked.file import BakedModel
+from model.checkpoint.folder import Checkpoint
+from model.engine.contract import Work
+from model.engine.native import NativeEngine
+from model.names import default_model
+from model.serving import watch
+from model.serving.request import GenerationRequest
 from tests.functions.conftest import ROOT, Generate
 from tests.functions.test_common import random_json
 from tests.functions.test_server import Running, Start, events_of, free_port, start, wait_until
@@ -353,7 +353,7 @@ def test_a_wall_clock_that_jumps_is_nothing_to_deadlines_and_heartbeats(
     generate: Generate, monkeypatch: pytest.MonkeyPatch, hours: int
 ) -> None:
     right = time.time
-    monkeypatch.setattr(jobs, "HEARTBEAT", 0.5)
+    monkeypatch.setattr(submission, "HEARTBEAT", 0.5)
 
     def jump() -> None:
         generate.engine.before_step = lambda: None
@@ -375,7 +375,7 @@ def test_a_wall_clock_that_jumps_is_nothing_to_deadlines_and_heartbeats(
     late = generate.post({"prompt": "Hi"}, headers={"X-Request-Timeout": "1"})
     assert late.status_code == 504
     scheduler = generate.service.get().scheduler
-    held = [scheduler.submit(Request((5, 6), 3)) for _ in range(3)]
+    held = [scheduler.submit(GenerationRequest((5, 6), 3)) for _ in range(3)]
     refused = generate.post({"prompt": "Hi"})
     assert refused.status_code == 429
     assert 1 <= int(refused.headers["Retry-After"]) < 60

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from functions.settings import Settings
-from model.chat import ChatTemplate
+from model.text.chat import ChatTemplate
 from tests.fakes import byte_tokenizer
 from tests.functions.conftest import Generate
 

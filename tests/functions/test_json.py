@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from pydantic import v1 as pydantic
 
 from functions.generate import ollama, openai, responses
-from model.chat import ChatTemplate
+from model.text.chat import ChatTemplate
 from tests.fakes import byte_tokenizer
 from tests.functions.conftest import Generate
 

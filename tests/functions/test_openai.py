@@ -6,7 +6,7 @@ from typing import Any
 import openai
 import pytest
 
-from model.generation import Request
+from model.serving.request import GenerationRequest
 from tests.fakes import byte_tokenizer
 from tests.functions.conftest import Generate
 
@@ -193,9 +193,9 @@ def test_many_choices_leave_places_to_others(generate: Generate) -> None:
     """Of the two places here, companions take one while somebody else waits."""
     engine, model = generate.engine, generate.service.get()
     engine.running.clear()
-    first = model.scheduler.submit(Request((5, 6), 4))
-    many = model.scheduler.submit_all([Request((7, 8), 50) for _ in range(2)])
-    other = model.scheduler.submit(Request((9, 10), 4))
+    first = model.scheduler.submit(GenerationRequest((5, 6), 4))
+    many = model.scheduler.submit_all([GenerationRequest((7, 8), 50) for _ in range(2)])
+    other = model.scheduler.submit(GenerationRequest((9, 10), 4))
     engine.running.set()
     list(first.events())
     list(other.events())

@@ -9,8 +9,8 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from bench.http import Server, overload, soak
-from model.loader import default_model
-from model.store import baked_copy
+from model.baked.cache import baked_copy
+from model.names import default_model
 from tests.functions.test_server import wait_until
 
 

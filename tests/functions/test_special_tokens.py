@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from model.tokenizer import BEGIN, END
+from model.text.tokenizer import BEGIN, END
 from tests.functions.conftest import Generate
 
 TURNS = [{"role": "user", "content": "Hi"}]

@@ -8,8 +8,10 @@ from typing import Any
 import functions_framework
 import pytest
 
-from model import loader
-from model.generation import Done, Request
+from model import load
+from model.names import default_model
+from model.serving.events import Done
+from model.serving.request import GenerationRequest
 from tests.functions.test_generate import events_of
 from tests.functions.test_server import wait_until
 
@@ -208,11 +210,11 @@ def test_keys_and_what_stands_for_them_are_told_nowhere(
 
 
 def test_without_keys_everybody_is_told_of_everything() -> None:
-    model = loader.load(loader.default_model())
+    model = load.load(default_model())
     try:
         ids = tuple(model.tokenizer.ids(SECRET))
         for expected in (False, True):
-            *_, last = model.scheduler.submit(Request(ids, 1)).events()
+            *_, last = model.scheduler.submit(GenerationRequest(ids, 1)).events()
             assert isinstance(last, Done)
             assert bool(last.cached_tokens) is expected
     finally:

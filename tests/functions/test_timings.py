@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from model.generation import Done
+from model.serving.events import Done
 from tests.functions.conftest import Generate
 
 STEP = 0.01  # seconds that each of the engine's takes at least

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from flask.testing import FlaskClient
 
-from model.loader import default_model
-from model.tokenizer import Tokenizer
+from model.names import default_model
+from model.text.tokenizer import Tokenizer
 from tests.functions.test_generate import check_error
 
 

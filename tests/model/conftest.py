@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from model.demo.corpus import CHAT_TEMPLATE
-from model.loader import default_model
+from model.names import default_model
 
 
 @pytest.fixture(scope="session")

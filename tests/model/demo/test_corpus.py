@@ -6,8 +6,8 @@ from itertools import islice
 
 import pytest
 
-from model.chat import ChatTemplate
 from model.demo import corpus
+from model.text.chat import ChatTemplate
 
 SPOKEN = corpus.languages()
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from model.generation import Done, Request
-from model.loader import Model, load
+from model.load import LoadedModel, load
 from model.sampling import SamplingParams
+from model.serving.events import Done
+from model.serving.request import GenerationRequest
 
 # What each engine writes; the native one, at 8 bits, the same on every processor.
 GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text(encoding="utf-8"))
@@ -17,14 +18,14 @@ GREEDY = SamplingParams(temperature=0, repetition_penalty=1)
 
 
 @pytest.fixture(scope="module", params=["native", "reference"])
-def loaded(demo: Path, request: pytest.FixtureRequest) -> Iterator[Model]:
+def loaded(demo: Path, request: pytest.FixtureRequest) -> Iterator[LoadedModel]:
     model = load(demo, engine=request.param, device="cpu")
     yield model
     model.close()
 
 
-def write(model: Model, prompt: str, max_new_tokens: int = 80) -> str:
-    request = Request(
+def write(model: LoadedModel, prompt: str, max_new_tokens: int = 80) -> str:
+    request = GenerationRequest(
         tuple(model.tokenizer.ids(prompt)), max_new_tokens, GREEDY, stop=model.chat.stop
     )
     *_, last = model.scheduler.submit(request).events()
@@ -32,14 +33,14 @@ def write(model: Model, prompt: str, max_new_tokens: int = 80) -> str:
     return last.text
 
 
-def ask(model: Model, *turns: str) -> str:
+def ask(model: LoadedModel, *turns: str) -> str:
     roles = ("user", "assistant")
     messages = [{"role": roles[at % 2], "content": turn} for at, turn in enumerate(turns)]
     return write(model, model.chat.render(messages)).strip()
 
 
 @pytest.mark.parametrize("prompt", GOLDEN["reference"])
-def test_the_golden_texts(loaded: Model, prompt: str) -> None:
+def test_the_golden_texts(loaded: LoadedModel, prompt: str) -> None:
     assert write(loaded, prompt) == GOLDEN[loaded.info.engine][prompt]
 
 
@@ -57,7 +58,7 @@ def test_the_golden_texts(loaded: Model, prompt: str) -> None:
     ],
 )
 def test_first_questions_get_sensible_answers(
-    loaded: Model, question: str, words: tuple[str, ...]
+    loaded: LoadedModel, question: str, words: tuple[str, ...]
 ) -> None:
     answer = ask(loaded, question).lower()
     assert any(word in answer for word in words), answer
@@ -68,7 +69,7 @@ def test_first_questions_get_sensible_answers(
     [("مرحبا", "ARABIC"), ("你好", "CJK"), ("नमस्ते", "DEVANAGARI"), ("Good morning", "LATIN")],
 )
 def test_it_answers_in_the_language_of_the_question(
-    loaded: Model, question: str, script: str
+    loaded: LoadedModel, question: str, script: str
 ) -> None:
     letters = [letter for letter in ask(loaded, question) if letter.isalpha()]
     same = sum(unicodedata.name(letter).startswith(script) for letter in letters)
@@ -76,13 +77,13 @@ def test_it_answers_in_the_language_of_the_question(
     assert same > len(letters) * 0.7
 
 
-def test_it_remembers_a_name_within_a_chat(loaded: Model) -> None:
+def test_it_remembers_a_name_within_a_chat(loaded: LoadedModel) -> None:
     told = "My name is Maria."
     answer = ask(loaded, told, ask(loaded, told), "What is my name?")
     assert "Maria" in answer
 
 
-def test_a_story_has_an_end(loaded: Model) -> None:
+def test_a_story_has_an_end(loaded: LoadedModel) -> None:
     prompt = loaded.chat.render([{"role": "user", "content": "Tell me a story."}])
     story = write(loaded, prompt, max_new_tokens=250)
     assert story.count(".") >= 4

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from model.bake import bake
-from model.baked import BakedModel
-from model.checkpoint import Checkpoint
+from model.baked.bake import bake
+from model.baked.file import BakedModel
+from model.checkpoint.folder import Checkpoint
 
 Bake = Callable[[Path, int], BakedModel]
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 from transformers import BloomConfig, BloomForCausalLM
 
-from model.baked import BakedModel
-from model.checkpoint import Checkpoint
+from model.baked.file import BakedModel
+from model.checkpoint.folder import Checkpoint
 from model.demo import corpus
-from model.engine import OutOfMemory, Work
+from model.engine.contract import OutOfMemory, Work
+from model.engine.native import MAX_TOKENS, NativeEngine
+from model.engine.reference import ReferenceEngine
 from model.errors import ModelError
-from model.native_engine import MAX_TOKENS, NativeEngine
-from model.reference import ReferenceEngine
 from tests.model.native.conftest import Bake
 
 # How far a logit may be off, in standard deviations of all of them; measured: 0.09 and 0.92.

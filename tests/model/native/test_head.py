@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.bake import bake
-from model.baked import BakedModel
-from model.checkpoint import Checkpoint
+from model.baked.bake import bake
+from model.baked.file import BakedModel
+from model.checkpoint.folder import Checkpoint
 from model.config import BloomConfig
-from model.engine import Work
-from model.native_engine import NativeEngine, NativeLogits, _c
+from model.engine.contract import Work
+from model.engine.native import NativeEngine, NativeLogits, _c
 
 HIDDEN, ROWS = 64, 8192
 
@@ -98,7 +98,7 @@ def test_the_largest_are_those_of_a_full_scan(
 
 
 def test_the_best_is_found_without_reading_all(demo: Path) -> None:
-    from model.store import baked_copy
+    from model.baked.cache import baked_copy
 
     engine = NativeEngine(BakedModel(baked_copy(demo)), threads=1)
     (logits,) = engine.forward([Work(engine.new_sequence(), [5, 6, 7, 8])])

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from model.bake import bake
-from model.baked import BakedModel
-from model.checkpoint import Checkpoint
+from model.baked.bake import bake
+from model.baked.file import BakedModel
+from model.checkpoint.folder import Checkpoint
 from model.native.build import build
-from model.tokenizer import Tokenizer
+from model.text.tokenizer import Tokenizer
 from tests.model.native.conftest import Bake
 
 PROGRAM = Path(__file__).parent / "run.c"
@@ -116,7 +116,7 @@ def test_arm_splits_texts_alike(demo: Path, baked: Bake, arm: Path) -> None:
         tuple(map(int, line.split()))
         for line in run(*emulated, "--encode", str(model.path), text=text).splitlines()
     ]
-    encoding = Tokenizer.of(model).encode(text)
+    encoding = model.tokenizer().encode(text)
     assert found == [(id_, *ends) for id_, ends in zip(encoding.ids, encoding.offsets, strict=True)]
 
 

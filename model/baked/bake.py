@@ -1,0 +1,334 @@
+"""Baking: a checkpoint folder becomes one file, `model.bloom`.
+
+Tensors stream through: at no time is more than one of them, and a part of its quantised form, in
+memory. The file grows under a temporary name and gets its own when it is whole and on disk.
+"""
+
+import ctypes
+import glob
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import IO, Any
+
+from model.baked.file import BakedModel, is_baked
+from model.baked.format import KINDS, MAGIC, VERSION, Header, TensorEntry, tensor_name
+from model.baked.partial import PARTIAL, partial_file, remove_abandoned
+from model.baked.source import model_name
+from model.checkpoint.card import license_of
+from model.checkpoint.folder import Checkpoint
+from model.checkpoint.weights import Floats, Reader
+from model.errors import ModelError
+from model.native import library
+from model.text.chat import ChatSource
+from model.text.tokenizer import Tokenizer
+from model.text.vocabulary import compile_vocabulary
+
+Progress = Callable[[str, int, int], None]  # tensor, bytes done, bytes in all
+
+BITS = (8, 4, 32)
+F32, W8, W4, LOW = range(4)  # enum bloom_format
+_PAGE = 4096
+_NOT_FINITE, _TOO_LARGE = -1, -2  # enum bloom_value
+# How much scales that fp16 cannot keep may cost, relative to the root of the mean square.
+_MOST_LOST, _MOST_LOST_OF_ROW = 0.01, 0.1
+_PLANES, _PLAIN = (0, 1, 2), 3  # the kinds of the word embedding
+
+
+@dataclass(frozen=True)
+class QuantisationError:
+    """What rounding cost one tensor."""
+
+    name: str
+    relative: float  # root of the mean squared error, over that of the values
+    largest: float  # of a single weight
+
+
+def bake(
+    checkpoint: Checkpoint,
+    output: Path,
+    *,
+    bits: int = 8,
+    progress: Progress = lambda name, done, total: None,
+) -> list[QuantisationError]:
+    """Write a model's file; returns each quantised tensor's error.
+
+    `bits` is 8 or 4 for the layers (the word embedding has 8 either way), or 32 for none at all,
+    which serves to compare engines. `ModelError` when a weight is not finite, or
+    too large or too small to be kept.
+    """
+    if bits not in BITS:
+        raise ModelError(f"bits must be one of {', '.join(map(str, BITS))}, not {bits}")
+    checkpoint.tokenizer()  # refuses one that does not fit the embedding
+    tokenizer = compile_vocabulary(checkpoint.folder)
+    entries = list(_entries(checkpoint, bits))
+    errors: list[QuantisationError] = []
+
+    def write(file: IO[bytes], header: Header) -> list[TensorEntry]:
+        checkpoint.check_head()
+        total = sum(entry.size for entry in entries)
+        offset = header.header_size
+        for entry in entries:
+            step = _PAGE if entry.size >= _PAGE else 64
+            entry.offset = -(-offset // step) * step
+            offset = entry.offset + entry.size
+        file.truncate(offset)
+        errors.extend(_write_tensors(file, entries, checkpoint, progress))
+        file.seek(offset)
+        progress("", total, total)
+        config = checkpoint.config
+        header.vocab_rows, header.hidden = config.vocab_size, config.hidden_size
+        header.layers, header.heads = config.layers, config.heads
+        header.max_context, header.bits = config.max_context, bits
+        header.epsilon = config.layer_norm_epsilon
+        return entries
+
+    _write(output, tokenizer, write, lambda: _metadata(checkpoint, bits, errors), len(entries))
+    return errors
+
+
+def check_weights(checkpoint: Checkpoint) -> None:
+    """Read and quantise every weight as a bake does, and write nothing; `ModelError` as there."""
+    checkpoint.check_head()
+    with open(os.devnull, "wb") as nowhere:
+        _write_tensors(nowhere, list(_entries(checkpoint, BITS[0])), checkpoint)
+
+
+def bake_tokenizer_only(source: Path, output: Path) -> None:
+    """Write a file that holds the tokenizer and no weights, for the tokenize function.
+
+    It is made of a checkpoint folder, or taken out of a baked file, of which every byte is checked.
+    """
+    if is_baked(source):
+        model = BakedModel(source)
+        if output.exists() and output.samefile(source):
+            raise ModelError(f"{output} is the model itself; its tokenizer would replace it")
+        model.verify()
+        tokenizer = ctypes.string_at(*model.tokenizer_section)
+        metadata = {key: model.metadata.get(key) for key in ("name", "license")}
+    else:
+        tokenizer = compile_vocabulary(source)
+        metadata = {"name": model_name(source), "license": license_of(source)}
+    _write(output, tokenizer, lambda file, header: [], lambda: metadata, 0)
+
+
+def _write(
+    output: Path,
+    tokenizer: bytes,
+    weights: Callable[[IO[bytes], Header], list[TensorEntry]],
+    metadata: Callable[[], dict[str, Any]],
+    tensors: int,
+) -> None:
+    header_size = (
+        -(-(ctypes.sizeof(Header) + tensors * ctypes.sizeof(TensorEntry)) // _PAGE) * _PAGE
+    )
+    remove_abandoned(output.parent.glob(f"{glob.escape(output.name)}.*{PARTIAL}"))
+    try:
+        with partial_file(output) as (partial, file):
+            header = Header(version=VERSION, byte_order=0x01020304, header_size=header_size)
+            header.magic[:] = MAGIC
+            file.write(bytes(header_size))
+            entries = weights(file, header)
+            header.tensors = len(entries)
+            header.tokenizer_offset, header.tokenizer_size = _align(file, _PAGE), len(tokenizer)
+            file.write(tokenizer)
+            header.drawable = Tokenizer.from_bytes(tokenizer).size
+            described = json.dumps(metadata(), ensure_ascii=False).encode()
+            header.metadata_offset, header.metadata_size = _align(file, 64), len(described)
+            file.write(described)
+            header.file_size = file.tell()
+            _seal(file, header, entries)
+            BakedModel(partial)  # what could not be opened must not take the name
+            partial.replace(output)
+        _sync_folder(output.parent)
+    except OSError as error:
+        raise ModelError(f"{output} cannot be written: {error.strerror or error}") from error
+
+
+def _seal(file: IO[bytes], header: Header, entries: list[TensorEntry]) -> None:
+    """Write the header with the checksums of all that was written, and get it to the disk."""
+    digest = hashlib.sha256()
+    file.seek(header.header_size)
+    while block := file.read(1 << 20):
+        digest.update(block)
+    header.sha256[:] = digest.digest()
+    for _ in range(2):  # the checksum of the header is taken with its own place at zero
+        table = bytes(header) + b"".join(bytes(entry) for entry in entries)
+        page = table.ljust(header.header_size, b"\0")
+        header.header_crc = header.header_crc or zlib.crc32(page)
+    file.seek(0)
+    file.write(page)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass  # some network file systems know no such thing; the file itself is safe
+    finally:
+        os.close(descriptor)
+
+
+def _align(file: IO[bytes], step: int) -> int:
+    file.write(bytes(-file.tell() % step))
+    return file.tell()
+
+
+def _metadata(checkpoint: Checkpoint, bits: int, errors: list[QuantisationError]) -> dict[str, Any]:
+    folder = checkpoint.folder
+    chat = ChatSource.read(folder)
+    return {
+        "name": model_name(folder),
+        "license": license_of(folder),
+        "parameters": checkpoint.parameters,
+        "bits": bits,
+        "chat_template": chat.template,
+        "chat_tokens": dict(chat.tokens),
+        "chat_problem": chat.problem,
+        "eos_token_ids": checkpoint.config.eos_token_ids,
+        "sampling": asdict(checkpoint.generation.sampling),
+        "notes": checkpoint.generation.notes,
+        "errors": [asdict(error) for error in errors],
+    }
+
+
+def _entries(checkpoint: Checkpoint, bits: int) -> Iterator[TensorEntry]:
+    """Yield what the file will hold, in the order in which a step reads it."""
+    config = checkpoint.config
+    shapes = config.shapes()
+    matrix = {8: W8, 4: W4, 32: F32}[bits]
+
+    def entry(kind: int, layer: int = 0) -> TensorEntry:
+        name, _ = KINDS[kind]
+        if name.endswith((".high", ".low", ".norm")):
+            rows, cols = shapes["word_embeddings.weight"]
+            if name.endswith(".norm"):
+                format_, rows, cols = F32, 1, -(-rows // 16) * 16
+            else:
+                format_ = W4 if name.endswith(".high") else LOW
+        else:
+            shape = shapes[tensor_name(kind, layer)]
+            if len(shape) == 2:
+                rows, cols = shape
+                format_ = F32 if name == "word_embeddings.weight" else matrix
+            else:
+                format_, rows, cols = F32, 1, -(-shape[0] // 16) * 16
+        size = _c().bloom_format_size(format_, rows, cols)
+        return TensorEntry(kind=kind, layer=layer, format=format_, rows=rows, cols=cols, size=size)
+
+    of_layers = [kind for kind, (_, prefix) in enumerate(KINDS) if prefix]
+    for kind in (_PLAIN,) if bits == 32 else _PLANES:
+        yield entry(kind)
+    yield from (entry(4), entry(5))
+    for layer in range(config.layers):
+        for kind in of_layers:
+            yield entry(kind, layer)
+    yield from (entry(18), entry(19))
+
+
+def _together(entries: list[TensorEntry]) -> list[list[TensorEntry]]:
+    """Group entries by the tensor that they are made of: the embedding becomes three at once."""
+    planes = [entry for entry in entries if entry.kind in _PLANES]
+    return [planes] * bool(planes) + [[entry] for entry in entries if entry.kind not in _PLANES]
+
+
+def _write_tensors(
+    file: IO[bytes],
+    entries: list[TensorEntry],
+    checkpoint: Checkpoint,
+    progress: Progress = lambda name, done, total: None,
+) -> list[QuantisationError]:
+    """Write every tensor where its entry says."""
+    total, done = sum(entry.size for entry in entries), 0
+    infos = {tensor.name: tensor for tensor in checkpoint.tensors}
+    errors: list[QuantisationError] = []
+    with Reader(checkpoint.folder) as reader:
+        for group in _together(entries):
+            name = (
+                "word_embeddings.weight"
+                if len(group) > 1
+                else tensor_name(group[0].kind, group[0].layer)
+            )
+            progress(name, done, total)
+            if error := _write_tensor(file, group, reader.rows(infos[name]), name):
+                errors.append(error)
+            done += sum(entry.size for entry in group)
+    return errors
+
+
+def _write_tensor(
+    file: IO[bytes], group: list[TensorEntry], tensor: Iterator[Floats], name: str
+) -> QuantisationError | None:
+    sums = (ctypes.c_double * 5)()
+    places = [entry.offset for entry in group]
+    for rows in tensor:
+        parts: tuple[bytes, ...]
+        if len(group) > 1:
+            parts = _pack_embedding(rows, sums, name)
+        else:
+            if group[0].rows == 1:
+                rows = rows.widened(group[0].cols)
+            parts = (_pack(group[0].format, rows, sums, name),)
+        for index, part in enumerate(parts):
+            file.seek(places[index])
+            places[index] += file.write(part)
+    return _error(name, sums) if group[0].format != F32 else None
+
+
+def _error(name: str, sums: Any) -> QuantisationError:
+    squares, values, largest, lost, lost_of_row = sums
+    if lost > _MOST_LOST**2 * values or lost_of_row > _MOST_LOST_OF_ROW**2:
+        raise ModelError(
+            f"{name} holds weights that are too small to be quantised: {_share(lost, values)} would"
+            f" be lost (at most {_MOST_LOST:.0%}), and {_share(lost_of_row, 1)} of a row (at most"
+            f" {_MOST_LOST_OF_ROW:.0%})"
+        )
+    return QuantisationError(name, (squares / values) ** 0.5 if values else 0.0, largest)
+
+
+def _share(lost: float, values: float) -> str:
+    return f"{(lost / values) ** 0.5:.1%}"
+
+
+def _pack(format_: int, rows: Floats, sums: Any, name: str) -> bytes:
+    out = ctypes.create_string_buffer(_c().bloom_format_size(format_, rows.rows, rows.cols))
+    _check(_c().bloom_pack(format_, rows.rows, rows.cols, rows.values, out, sums), name)
+    return out.raw
+
+
+def _pack_embedding(rows: Floats, sums: Any, name: str) -> tuple[bytes, bytes, bytes]:
+    high = ctypes.create_string_buffer(_c().bloom_format_size(W4, rows.rows, rows.cols))
+    low = ctypes.create_string_buffer(_c().bloom_format_size(LOW, rows.rows, rows.cols))
+    norms = ctypes.create_string_buffer(4 * rows.rows)
+    code = _c().bloom_pack_embedding(rows.rows, rows.cols, rows.values, high, low, norms, sums)
+    _check(code, name)
+    return high.raw, low.raw, norms.raw
+
+
+def _check(code: int, name: str) -> None:
+    """Raise what a packing function refused, by its `enum bloom_value`."""
+    if code == _NOT_FINITE:
+        raise ModelError(f"{name} holds a value that is not finite; the checkpoint is damaged")
+    if code == _TOO_LARGE:
+        raise ModelError(
+            f"{name} holds a value that is too large for a weight; the checkpoint is damaged, or it"
+            " is of another kind of model"
+        )
+
+
+@cache
+def _c() -> ctypes.CDLL:
+    c, pointer, u32 = library(), ctypes.c_void_p, ctypes.c_uint32
+    c.bloom_format_size.restype = ctypes.c_uint64
+    c.bloom_format_size.argtypes = (u32, ctypes.c_uint64, ctypes.c_uint64)
+    c.bloom_pack.argtypes = (u32, u32, u32, pointer, pointer, pointer)
+    c.bloom_pack_embedding.argtypes = (u32, u32, pointer, pointer, pointer, pointer, pointer)
+    return c

@@ -1,0 +1,188 @@
+"""A checkpoint folder as the hub ships it, checked before anything is loaded.
+
+Weights may be safetensors or `pytorch_model.bin`, whole or sharded. What transformers would make
+another model of than is served here is refused by its name.
+"""
+
+import math
+import re
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from model.checkpoint.generation_config import GenerationConfig
+from model.checkpoint.tensor import TensorInfo
+from model.checkpoint.weight_files import tensors_of, weight_files
+from model.checkpoint.weights import TYPES, same_values
+from model.config import BloomConfig
+from model.errors import ModelError
+from model.files import shown
+from model.text.tokenizer import Tokenizer
+
+PREFIX = "transformer."
+_EMBEDDING, _HEAD = "word_embeddings.weight", "lm_head.weight"
+_ADAPTERS = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+# Buffers of older exporters: masks, which every model of the kind has, and no weights.
+_MASKS = re.compile(
+    r"h\.\d+\.(self_attention|attn)\.(bias|masked_bias|scale_mask_softmax\.causal_mask)"
+)
+# What a tensor is that no language model has, by what its name looks like.
+_FOREIGN = (
+    (r"lora_|^base_model\.|^prompt_encoder|^modules_to_save", "of an adapter; merge it into the"
+     " weights first (merge_and_unload of PEFT)"),
+    (r"(weight_scale|weight_scale_inv|input_scale|qweight|qzeros|scales|g_idx|SCB|absmax"
+     r"|quant_map|quant_state\..*|weight_format|weight_packed|weight_shape)$",
+     "of quantised weights, which are not supported; take the model as it was before, which"
+     " piBLOOM quantises itself"),
+    (r"^(score|classifier|qa_outputs|v_head|value_head|reward_head)\.", "the head of another task,"
+     " and only a language model is served"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder whose files were found to be whole, and to fit each other."""
+
+    folder: Path
+    config: BloomConfig
+    tensors: list[TensorInfo]
+    generation: GenerationConfig
+
+    @classmethod
+    def open(cls, folder: Path) -> "Checkpoint":
+        """Read the folder's headers; `ModelError` names the file and what was expected of it.
+
+        Weights are not read: `check_head` compares the ones that must be the same.
+        """
+        check_folder(folder)
+        _refuse_other_folders(folder)
+        config = BloomConfig.open(folder / "config.json")
+        generation = GenerationConfig.open(folder, config.vocab_size)
+        config = replace(config, eos_token_ids=generation.eos_token_ids)
+        tensors = _model_tensors(folder, config, tensors_of(weight_files(folder)))
+        return cls(folder, config, tensors, generation)
+
+    @cached_property
+    def files(self) -> list[Path]:
+        """Every file of the folder, by name."""
+        return sorted(path for path in self.folder.iterdir() if path.is_file())
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights; the tied output head is not counted again."""
+        return sum(math.prod(tensor.shape) for tensor in self.tensors if tensor.name != _HEAD)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+    def check_head(self) -> None:
+        """Compare the output head, where one is stored, with the word embedding.
+
+        This reads both. `ModelError` when they differ, as transformers then keeps them apart.
+        """
+        found = {tensor.name: tensor for tensor in self.tensors}
+        head = found.get(_HEAD)
+        if head and not same_values(self.folder, found[_EMBEDDING], head):
+            raise ModelError(
+                f"{self.folder / head.file}: {_HEAD} differs from {_EMBEDDING}, and an output head"
+                " of its own is not supported"
+            )
+
+    def tokenizer(self) -> Tokenizer:
+        """Open the tokenizer; `ModelError` when it has more entries than the embedding has rows."""
+        tokenizer = Tokenizer.open(self.folder)
+        if tokenizer.size > self.config.vocab_size:
+            raise ModelError(
+                f"{self.folder / 'tokenizer.json'} has {tokenizer.size} entries, but the model's"
+                f" word embedding has only {self.config.vocab_size} rows"
+            )
+        return tokenizer
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a path that is no folder."""
+    if not folder.is_dir():
+        problem = "is no folder" if folder.exists() else "is not there"
+        raise ModelError(
+            f"{folder} {problem}; a checkpoint is a folder with config.json, tokenizer.json and"
+            " model.safetensors or pytorch_model.bin, and a baked model is a file NAME.bloom"
+        )
+
+
+def _refuse_other_folders(folder: Path) -> None:
+    """Say what a folder is that has another thing in it, or beside it, than a whole model."""
+    for name in _ADAPTERS:
+        if (folder / name).exists():
+            raise ModelError(
+                f"{folder / name} is an adapter (LoRA), which is not supported: merge it into the"
+                " weights of its model first (merge_and_unload of PEFT), or move it away"
+            )
+    if not (folder / "config.json").exists() and (folder / "snapshots").is_dir():
+        raise ModelError(
+            f"{folder} is a folder of the hub's cache; the model is in {folder / 'snapshots'}/…"
+        )
+
+
+def _model_tensors(
+    folder: Path, config: BloomConfig, tensors: list[TensorInfo]
+) -> list[TensorInfo]:
+    """Return the tensors of the model that config.json describes, each once, under their names."""
+    found: dict[str, TensorInfo] = {}
+    for stored in tensors:
+        tensor = replace(stored, name=stored.key.removeprefix(PREFIX))
+        if other := found.get(tensor.name):
+            raise ModelError(
+                f"{folder}: {shown(tensor.name)} is stored twice, as {shown(other.key)} in"
+                f" {other.file} and as {shown(tensor.key)} in {tensor.file}; which one counts is"
+                " not known"
+            )
+        found[tensor.name] = tensor
+    shapes = config.shapes()
+    if config.tie_word_embeddings and _EMBEDDING not in found and _HEAD in found:
+        found[_EMBEDDING] = replace(found.pop(_HEAD), name=_EMBEDDING)
+    if not config.tie_word_embeddings and _HEAD not in found:
+        raise ModelError(
+            f"{folder}: tie_word_embeddings is false in config.json, but the weights lack {_HEAD}"
+        )
+    if _HEAD in found:
+        shapes[_HEAD] = shapes[_EMBEDDING]
+    for name in found.keys() - shapes.keys():
+        if not _is_mask(found[name]):
+            raise ModelError(
+                f"{folder / found[name].file}: {shown(found[name].key)} is {_foreign(name, config)}"
+            )
+    for name, shape in shapes.items():
+        _check(folder, name, shape, found.get(name))
+    return [tensor for name, tensor in found.items() if name in shapes]
+
+
+def _is_mask(tensor: TensorInfo) -> bool:
+    """Whether it is a mask: of four dimensions, or a single number, and not a vector as a bias."""
+    return bool(_MASKS.fullmatch(tensor.name)) and len(tensor.shape) in (0, 4)
+
+
+def _foreign(name: str, config: BloomConfig) -> str:
+    for pattern, description in _FOREIGN:
+        if re.search(pattern, name):
+            return description
+    layer = re.match(r"h\.(\d+)\.", name)
+    if layer and int(layer[1][:9]) >= config.layers:
+        return f"of a layer beyond the {config.layers} of config.json"
+    return "no tensor of a BLOOM of its config.json"
+
+
+def _check(folder: Path, name: str, shape: tuple[int, ...], tensor: TensorInfo | None) -> None:
+    if tensor is None:
+        raise ModelError(f"{folder}: the weights lack {name}, which a BLOOM of its config.json has")
+    if tensor.shape != shape:
+        raise ModelError(
+            f"{folder / tensor.file}: {name} is {shown(list(tensor.shape))},"
+            f" but config.json asks for {list(shape)}"
+        )
+    if tensor.dtype not in TYPES:
+        raise ModelError(
+            f"{folder / tensor.file}: {name} is of the type {shown(tensor.dtype)}; weights must be"
+            f" {', '.join(TYPES)}"
+        )

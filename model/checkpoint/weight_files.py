@@ -1,0 +1,79 @@
+"""The files that hold a checkpoint's weights, and the tensors that they hold.
+
+Which of a folder's files are read is as in transformers.
+"""
+
+import os
+from pathlib import Path
+
+from model.checkpoint.pickled import Unpickler
+from model.checkpoint.safetensors import safetensors_header
+from model.checkpoint.tensor import TensorInfo
+from model.errors import ModelError
+from model.files import read_object, reason, shown
+
+_LARGEST_INDEX = 256 << 20
+_POINTER = b"version https://git-lfs"
+_LONGEST_NAME = 255  # bytes of a file's name, in Linux
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files that transformers would read, in its order; `ModelError` without any."""
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (folder / name).is_file():
+            return [folder / name]
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            return _shards(index)
+    raise ModelError(
+        f"{folder} has no weights: expected model.safetensors or pytorch_model.bin, or an index of"
+        " their shards"
+    )
+
+
+def _shards(index: Path) -> list[Path]:
+    table = read_object(index, _LARGEST_INDEX).get("weight_map")
+    if not isinstance(table, dict) or not table:
+        raise ModelError(f"{index} is no index of shards: expected a weight_map")
+    paths = []
+    for name in dict.fromkeys(map(str, table.values())):
+        if name not in table.values():
+            raise ModelError(f"{index} is no index of shards: {shown(name)} is no file's name")
+        if Path(name).name != name:
+            raise ModelError(f"{index} names a file outside of its folder: {shown(name)}")
+        path = index.parent / name
+        if not _can_be(name) or not path.is_file():
+            raise ModelError(f"{shown(path)} is missing, although {index.name} names it")
+        paths.append(path)
+    return sorted(paths)
+
+
+def _can_be(name: str) -> bool:
+    """Whether Linux could have a file of that name."""
+    try:
+        return len(os.fsencode(name)) <= _LONGEST_NAME and "\0" not in name
+    except UnicodeEncodeError:
+        return False
+
+
+def tensors_of(paths: list[Path]) -> list[TensorInfo]:
+    """Read the headers of weight files; `ModelError` names the file and what is wrong with it."""
+    found: list[TensorInfo] = []
+    with Unpickler() as unpickler:
+        for path in paths:
+            _refuse_pointer(path)
+            if path.suffix == ".safetensors":
+                found += safetensors_header(path)
+            else:
+                found += unpickler.tensors(path)
+    return found
+
+
+def _refuse_pointer(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_POINTER))
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {reason(error)}") from None
+    if start == _POINTER:
+        raise ModelError(f"{path} is only a pointer to the weights; fetch them with git lfs pull")

@@ -1,0 +1,219 @@
+"""From a baked file or a checkpoint folder to a model that answers: opened, started and warmed."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from model.baked.file import BakedModel, is_baked
+from model.baked.source import model_name
+from model.checkpoint.card import license_of
+from model.config import BloomConfig
+from model.engine.contract import Engine
+from model.errors import ModelError
+from model.sampling import DEFAULTS, SamplingParams
+from model.serving.events import Done, Failed
+from model.serving.request import GenerationRequest
+from model.serving.scheduler import Scheduler
+from model.text.chat import TOKENS, ChatSource, ChatTemplate
+from model.text.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a person may want to know of the model that answers."""
+
+    name: str
+    architecture: str
+    engine: str
+    dtype: str
+    parameters: int
+    size_bytes: int  # of the weights on disk
+    max_context: int  # tokens
+    vocab_size: int  # tokens that can be drawn
+    layers: int
+    hidden: int
+    heads: int
+    license: str | None
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that is ready to generate."""
+
+    config: BloomConfig
+    tokenizer: Tokenizer
+    chat: ChatTemplate
+    scheduler: Scheduler
+    info: ModelInfo
+    sampling: SamplingParams = DEFAULTS  # what a request that names nothing gets
+
+    def close(self, grace: float = 0.0) -> None:
+        """Stop generating; running generations get `grace` seconds."""
+        self.scheduler.close(grace)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A model before its scheduler."""
+
+    engine: Engine[Any]
+    tokenizer: Tokenizer
+    chat: ChatSource
+    sampling: SamplingParams
+    notes: tuple[str, ...]  # what of its defaults is taken otherwise than written
+    name: str
+    license: str | None
+    parameters: int
+    size_bytes: int
+
+
+def load(
+    path: Path,
+    *,
+    engine: str = "native",
+    bits: int = 8,
+    threads: int = 0,
+    kv_bytes: int = 256 << 20,
+    dtype: str = "float32",
+    device: str = "auto",
+    max_batch: int = 8,
+    max_queue: int = 32,
+    max_queue_tokens: int = 65_536,
+    chat_template: str = "",
+) -> LoadedModel:
+    """Open a model and generate one token; `ModelError` when it cannot be used.
+
+    The native engine serves a baked file, and a checkpoint folder by way of the cache, with `bits`,
+    `threads` (0: every core) and `kv_bytes` for keys and values; the reference engine serves a
+    folder, with `dtype` on `device`. `chat_template` names one to use in place of the model's own.
+    """
+    openers: dict[str, Callable[[], _Opened]] = {
+        "native": lambda: _open_native(path, bits, threads, kv_bytes),
+        "reference": lambda: _open_reference(path, dtype, device),
+    }
+    if engine not in openers:
+        raise ModelError(f"there is no engine {engine!r}; there is {', '.join(openers)}")
+    opened = openers[engine]()
+    for note in opened.notes:
+        log.warning("%s", note)
+    chat = _chat(opened, chat_template)
+    runs, config = opened.engine, opened.engine.config
+    scheduler = Scheduler(
+        runs,
+        opened.tokenizer,
+        max_batch=max_batch,
+        max_queue=max_queue,
+        max_queue_tokens=max_queue_tokens,
+    )
+    scheduler.start()
+    try:
+        _warm(scheduler, opened.tokenizer)
+    except BaseException:
+        scheduler.close()
+        raise
+    info = ModelInfo(
+        name=opened.name,
+        architecture="BLOOM",
+        engine=runs.name,
+        dtype=runs.dtype,
+        parameters=opened.parameters,
+        size_bytes=opened.size_bytes,
+        max_context=scheduler.max_context,
+        vocab_size=opened.tokenizer.size,
+        layers=config.layers,
+        hidden=config.hidden_size,
+        heads=config.heads,
+        license=opened.license,
+    )
+    return LoadedModel(config, opened.tokenizer, chat, scheduler, info, opened.sampling)
+
+
+def _open_native(path: Path, bits: int, threads: int, kv_bytes: int) -> _Opened:
+    from model.engine.native import NativeEngine
+
+    if not is_baked(path):
+        from model.baked.cache import baked_copy  # a baked file starts sooner without it
+
+        path = baked_copy(path, bits)
+    baked = BakedModel(path)
+    _ = baked.config  # says so when the file holds a tokenizer alone
+    described = baked.metadata
+    tokenizer = baked.tokenizer()
+    if tokenizer.size != baked.drawable:
+        raise ModelError(f"{path} cannot be used: its tokenizer is not the one of its weights")
+    try:
+        chat = ChatSource(
+            described["chat_template"],
+            dict(described.get("chat_tokens", TOKENS)),
+            str(described.get("chat_problem", "")),
+        )
+        sampling = SamplingParams(**described["sampling"])
+        notes = tuple(map(str, described["notes"]))
+        name, parameters = str(described["name"]), int(described["parameters"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{path} cannot be used: its description is damaged ({error})") from None
+    return _Opened(
+        NativeEngine(baked, threads=threads, kv_bytes=kv_bytes),
+        tokenizer,
+        chat,
+        sampling,
+        notes,
+        name,
+        described.get("license"),
+        parameters,
+        baked.size_bytes,
+    )
+
+
+def _open_reference(folder: Path, dtype: str, device: str) -> _Opened:
+    from model.checkpoint.folder import Checkpoint
+
+    if is_baked(folder):
+        raise ModelError(f"{folder} is baked, and the reference engine reads a checkpoint folder")
+    checkpoint = Checkpoint.open(folder)
+    tokenizer = checkpoint.tokenizer()
+    chat, generation = ChatSource.read(folder), checkpoint.generation
+    try:
+        from model.engine.reference import ReferenceEngine
+    except ModuleNotFoundError as error:
+        raise ModelError(
+            f"the reference engine needs {error.name}; install piBLOOM with its extra 'reference'"
+        ) from None
+    engine = ReferenceEngine(
+        folder, checkpoint.config, vocabulary=tokenizer.size, dtype=dtype, device=device
+    )
+    return _Opened(
+        engine,
+        tokenizer,
+        chat,
+        generation.sampling,
+        generation.notes,
+        model_name(folder),
+        license_of(folder),
+        checkpoint.parameters,
+        checkpoint.size_bytes,
+    )
+
+
+def _chat(opened: _Opened, named: str) -> ChatTemplate:
+    """Use the template that the setting names, or else the model's own."""
+    if named:
+        return ChatTemplate.named(named, opened.chat.tokens, opened.tokenizer.hidden)
+    return ChatTemplate.of(opened.chat, opened.tokenizer.hidden)
+
+
+def _warm(scheduler: Scheduler, tokenizer: Tokenizer) -> None:
+    """Generate one token, so that whoever is told "ready" waits for nothing more."""
+    request = GenerationRequest(
+        prompt=tuple(tokenizer.ids("Hello")),
+        max_new_tokens=1,
+        sampling=SamplingParams(temperature=0),
+    )
+    *_, last = scheduler.submit(request).events()
+    if not isinstance(last, Done):
+        reason = last.message if isinstance(last, Failed) else "no token came"
+        raise ModelError(f"the model was loaded, but cannot generate: {reason}")

@@ -1,0 +1,28 @@
+"""What is asked of the scheduler."""
+
+from dataclasses import dataclass
+
+from model.sampling import DEFAULTS, SamplingParams
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """One generation to run."""
+
+    prompt: tuple[int, ...]
+    max_new_tokens: int = 256  # 0: the prompt is only read
+    sampling: SamplingParams = DEFAULTS
+    stop: tuple[str, ...] = ()
+    deadline: float | None = None  # on the clock of time.monotonic(), seconds
+    logprobs: int | None = None  # tell each token's log-probability, and of so many likeliest
+    prompt_logprobs: bool = False  # of the prompt's tokens too, which are then read one by one
+    background: bool = False  # ends as cancelled when anybody else asks for something
+    tenant: str | None = None  # who asks; what is told of the cache is what the same one put there
+
+    def __post_init__(self) -> None:
+        if not self.prompt:
+            raise ValueError("a prompt needs at least one token")
+        if self.max_new_tokens < 0:
+            raise ValueError(f"max_new_tokens must be 0 or more, not {self.max_new_tokens}")
+        if self.prompt_logprobs and self.logprobs is None:
+            raise ValueError("prompt_logprobs needs logprobs")

@@ -1,0 +1,331 @@
+"""A checkpoint's `tokenizer.json`, compiled to the bytes that the native tokenizer works on."""
+
+import ctypes
+from array import array
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from model.errors import ModelError
+from model.files import read_object
+from model.text.added_tokens import (
+    LONGEST,
+    AddedToken,
+    AddedTokens,
+    TokenizerSettings,
+    read_settings,
+)
+
+VERSION = 3  # of the bytes; enum TOKENIZER_VERSION
+# Ids 0-3 in every BLOOM. Only the end may be drawn.
+UNKNOWN, BEGIN, END, PADDING = range(4)
+SPECIAL = {"<unk>": UNKNOWN, "<s>": BEGIN, "</s>": END, "<pad>": PADDING}
+
+_PATTERN = r" ?[^(\s|[.,!?…。，、।۔،])]+"  # the C knows this one
+_MULTIPLIER = 0x9E3779B97F4A7C15
+_MOST_IDS = 1 << 24
+_MOST_AROUND = 64  # tokens of a prompt that a post-processor adds, and the text itself
+_TEXT = -1  # where the text stands among those
+_Part = list[int]
+IS_SPECIAL, SINGLE_WORD, LSTRIP, RSTRIP, NEVER = 1, 2, 4, 8, 16  # of struct added
+TRIM_SPACES, TRIM_BUT_FIRST = 1, 2
+
+
+class Header(ctypes.LittleEndianStructure):
+    """`struct tokenizer_header`."""
+
+    _fields_ = (
+        ("magic", ctypes.c_char * 4),
+        ("version", ctypes.c_uint32),
+        ("size", ctypes.c_uint32),
+        ("merges", ctypes.c_uint32),
+        ("slots", ctypes.c_uint32),
+        ("added", ctypes.c_uint32),
+        ("normalized", ctypes.c_uint32),
+        ("before", ctypes.c_uint32),
+        ("after", ctypes.c_uint32),
+        ("trim", ctypes.c_uint32),
+        ("starts_at", ctypes.c_uint32),
+        ("bytes_at", ctypes.c_uint32),
+        ("bytes_size", ctypes.c_uint32),
+        ("merges_at", ctypes.c_uint32),
+        ("slots_at", ctypes.c_uint32),
+        ("added_at", ctypes.c_uint32),
+        ("around_at", ctypes.c_uint32),
+        ("single", ctypes.c_uint32 * 256),
+    )
+
+
+class Added(ctypes.LittleEndianStructure):
+    """`struct added`."""
+
+    _fields_ = (
+        ("id", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("text_at", ctypes.c_uint32),
+        ("text_size", ctypes.c_uint32),
+    )
+
+
+def compile_vocabulary(folder: Path) -> bytes:
+    """Read a folder's tokenizer; `ModelError` when it is missing, damaged or not BLOOM's kind."""
+    path = folder / "tokenizer.json"
+    try:
+        data = read_object(path)
+    except FileNotFoundError:
+        raise ModelError(f"{path} is missing; a checkpoint folder needs its tokenizer") from None
+    settings = read_settings(folder, data)
+    try:
+        return compile_json(data, settings)
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError, OverflowError) as error:
+        raise ModelError(f"{path} cannot be read: it is no tokenizer ({error!r:.120})") from None
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from None
+
+
+def compile_json(data: Mapping[str, Any], settings: TokenizerSettings | None = None) -> bytes:
+    """Compile a parsed `tokenizer.json`, with what other files say of it."""
+    settings = settings or TokenizerSettings([], {})
+    _check_kind(data)
+    vocab: dict[str, int] = data["model"]["vocab"]
+    added = AddedTokens(vocab)
+    added.add([_own_token(token) for token in data["added_tokens"]])
+    added.add(settings.to_add)
+    texts = _texts(vocab, added)
+    found = {text: added.ids.get(text, vocab.get(text)) for text in SPECIAL}
+    if found != SPECIAL:
+        raise ModelError(f"expected BLOOM's special tokens {SPECIAL}, found {found}")
+    singles = [vocab[symbol] for _, symbol in sorted(_SYMBOL_OF.items()) if symbol in vocab]
+    if len(singles) < 256:
+        raise ModelError("expected a byte-level tokenizer, as BLOOM's is: it lacks some bytes")
+    before, after = _around(data.get("post_processor"), len(texts))
+
+    merges = array("I")
+    for merge in data["model"]["merges"]:
+        left, right = merge.split(" ") if isinstance(merge, str) else merge
+        merges.extend((vocab[left], vocab[right], vocab[left + right]))
+    slots = _hash_table(merges)
+    starts, blob = array("I", [0]), bytearray()
+    for text in texts:
+        blob += text
+        starts.append(len(blob))
+    first = list(_table(added, added.found(normalized=False), settings, blob))
+    second = list(_table(added, added.found(normalized=True), settings, blob))
+
+    header = Header(
+        magic=b"BTOK",
+        version=VERSION,
+        size=len(texts),
+        merges=len(merges) // 3,
+        slots=len(slots),
+        added=len(first),
+        normalized=len(second),
+        before=len(before),
+        after=len(after),
+        trim=_trim(data.get("post_processor")),
+        bytes_size=len(blob),
+    )
+    header.single[:] = singles
+    parts = {
+        "starts_at": starts.tobytes(),
+        "bytes_at": bytes(blob),
+        "merges_at": merges.tobytes(),
+        "slots_at": slots.tobytes(),
+        "added_at": b"".join(map(bytes, first + second)),
+        "around_at": array("I", before + after).tobytes(),
+    }
+    out = bytearray(ctypes.sizeof(Header))
+    for name, part in parts.items():
+        setattr(header, name, len(out))
+        out += part.ljust(-(-len(part) // 4) * 4, b"\0")
+    out[: ctypes.sizeof(Header)] = bytes(header)
+    return bytes(out)
+
+
+def _own_token(token: Mapping[str, Any]) -> AddedToken:
+    """Read an added token of `tokenizer.json`, where nothing may be left out."""
+    for name in ("id", "content", "single_word", "lstrip", "rstrip", "normalized", "special"):
+        if name not in token:
+            raise ModelError(f"the added token {token.get('content')!r:.80} lacks {name}")
+    return AddedToken.parse(token)
+
+
+def _texts(vocab: Mapping[str, int], added: AddedTokens) -> list[bytes]:
+    """Return each id's text."""
+    names = {id_: symbols for symbols, id_ in vocab.items()}
+    if len(names) < len(vocab):
+        raise ModelError("two entries of its vocabulary have the same id")
+    names |= {id_: token.content for id_, token in added.tokens.items()}
+    if not all(type(id_) is int and 0 <= id_ < _MOST_IDS for id_ in names):
+        raise ModelError(f"its ids must be whole numbers from 0 to {_MOST_IDS - 1}")
+    missing = next((id_ for id_ in range(len(names)) if id_ not in names), None)
+    if missing is not None:
+        raise ModelError(f"its ids leave some out: no token has the id {missing}")
+    return [_bytes(names[id_]) for id_ in range(len(names))]
+
+
+def _table(
+    added: AddedTokens, contents: set[str], settings: TokenizerSettings, blob: bytearray
+) -> Iterator[Added]:
+    """Yield what the C looks for, in the order of its bytes; its text is put behind the others."""
+    blank_first = any(content[0].isspace() for content in added.ids)
+    for text, content in sorted((content.encode(), content) for content in contents):
+        token = added.tokens[added.ids[content]]
+        special = content in added.special
+        if len(text) > LONGEST:
+            raise ModelError(f"an added token has {len(text)} bytes, and {LONGEST} is the most")
+        if token.rstrip and blank_first:
+            raise ModelError(
+                f"the added token {content!r} has rstrip, and another one begins with white space,"
+                " which is not supported together"
+            )
+        flags = (
+            IS_SPECIAL * special
+            | SINGLE_WORD * token.single_word
+            | LSTRIP * token.lstrip
+            | RSTRIP * token.rstrip
+            | NEVER * (special and settings.split_special_tokens)
+        )
+        yield Added(added.ids[content], flags, len(blob), len(text))
+        blob += text
+
+
+def _around(processor: Any, size: int) -> tuple[list[int], list[int]]:
+    """Return the ids that a post-processor puts before and behind a prompt."""
+    parts: list[_Part] = [[_TEXT]]
+    for step in _flat(processor):
+        parts = _processed(step, parts)
+        if sum(map(len, parts)) > _MOST_AROUND:
+            raise ModelError(f"its post_processor adds more than {_MOST_AROUND - 1} tokens")
+    ids = [id_ for part in parts for id_ in part]
+    if ids.count(_TEXT) != 1:
+        raise ModelError("its post_processor does not put the text in once")
+    if not all(id_ == _TEXT or (type(id_) is int and 0 <= id_ < size) for id_ in ids):
+        raise ModelError("its post_processor adds an id that the vocabulary lacks")
+    place = ids.index(_TEXT)
+    return ids[:place], ids[place + 1 :]
+
+
+def _trim(processor: Any) -> int:
+    """Return how offsets are shortened: not, by spaces, or but for one at the start."""
+    found = [
+        TRIM_BUT_FIRST if step["add_prefix_space"] else TRIM_SPACES
+        for step in _flat(processor)
+        if step.get("trim_offsets")
+    ]
+    if len(found) > 1:
+        raise ModelError("its post_processor has trim_offsets twice, which is not supported")
+    return found[0] if found else 0
+
+
+def _flat(processor: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield the processors of a sequence, which may hold further ones."""
+    if processor is None:
+        return
+    if processor["type"] == "Sequence":
+        for each in processor["processors"]:
+            yield from _flat(each)
+    else:
+        yield processor
+
+
+def _processed(step: Mapping[str, Any], parts: list[_Part]) -> list[_Part]:
+    """Return what a processor makes of the parts that the one before it left."""
+    match step["type"]:
+        case "ByteLevel":  # touches offsets only
+            return parts
+        case "BertProcessing" | "RobertaProcessing":
+            cls, sep = [step["cls"][1]], [step["sep"][1]]
+            further = [] if step["type"] == "BertProcessing" else sep
+            return [[*(further if at else cls), *part, *sep] for at, part in enumerate(parts)]
+        case "TemplateProcessing":
+            if len(parts) > 2:
+                raise ModelError("its post_processor has a template that is given three parts")
+            return list(_filled(step, parts))
+    raise ModelError(f"the post_processor {step['type']!r:.80} is not supported")
+
+
+def _filled(step: Mapping[str, Any], parts: list[_Part]) -> Iterator[_Part]:
+    """Yield the parts of a template; two parts, as a template makes, are taken for a pair."""
+    for piece in step["single" if len(parts) == 1 else "pair"]:
+        if "Sequence" in piece:
+            yield parts[piece["Sequence"]["id"] != "A"]
+        else:
+            ids = step["special_tokens"][piece["SpecialToken"]["id"]]["ids"]
+            if _TEXT in ids:
+                raise ModelError("its post_processor adds an id that the vocabulary lacks")
+            yield list(ids)
+
+
+def _check_kind(data: Mapping[str, Any]) -> None:
+    """Refuse by name whatever would be split or joined otherwise than the C does it."""
+    _expect("model type", "BPE", data["model"].get("type", "BPE"))
+    for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
+        if found := data["model"].get(name):
+            raise ModelError(f"the model's {name} {found!r:.80} is not supported")
+    if data["model"].get("ignore_merges"):
+        raise ModelError("the model's ignore_merges is not supported")
+    if data.get("normalizer") is not None:
+        kind = data["normalizer"].get("type")
+        raise ModelError(f"the normalizer {kind!r:.80} is not supported; BLOOM has none")
+    _expect("decoder", "ByteLevel", (data.get("decoder") or {}).get("type"))
+    splitter = data.get("pre_tokenizer") or {}
+    steps = splitter.get("pretokenizers", [splitter])
+    kinds = [step.get("type") for step in steps]
+    if kinds != ["Split", "ByteLevel"]:
+        raise ModelError(f"the pre_tokenizer {kinds!r:.120} is not supported; BLOOM's is {_KINDS}")
+    split, byte_level = steps
+    _expect("pre_tokenizer's pattern", {"Regex": _PATTERN}, split["pattern"])
+    _expect("pre_tokenizer's behavior", "Isolated", split["behavior"])
+    _expect("pre_tokenizer's invert", False, split["invert"])
+    _expect("pre_tokenizer's add_prefix_space", False, byte_level["add_prefix_space"])
+    _expect("pre_tokenizer's use_regex", False, byte_level.get("use_regex", True))
+
+
+_KINDS = ["Split", "ByteLevel"]
+
+
+def _expect(what: str, wanted: object, found: object) -> None:
+    if found != wanted:
+        raise ModelError(f"the {what} {found!r:.120} is not supported; BLOOM's is {wanted!r}")
+
+
+def _hash_table(merges: "array[int]") -> "array[int]":
+    """Place each merge by its pair, with linear probing, at a load of two thirds at most."""
+    count = len(merges) // 3
+    size = 1
+    while size < count * 3 // 2 + 1:
+        size *= 2
+    table, mask = array("i", [-1]) * size, size - 1
+    pairs = set()
+    for merge in range(count):
+        left, right = merges[3 * merge], merges[3 * merge + 1]
+        if (left, right) in pairs:
+            raise ModelError("a pair of tokens is merged twice")
+        pairs.add((left, right))
+        slot = ((left << 32 | right) * _MULTIPLIER >> 32) & mask
+        while table[slot] >= 0:
+            slot = (slot + 1) & mask
+        table[slot] = merge
+    return table
+
+
+def _byte_symbols() -> dict[str, int]:
+    """Return the byte that each of GPT-2's 256 printable stand-ins means (Radford et al. 2019)."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    symbols = {chr(byte): byte for byte in printable}
+    return symbols | {chr(256 + at): byte for at, byte in enumerate(others)}
+
+
+_BYTE_OF = _byte_symbols()
+SYMBOLS = frozenset(_BYTE_OF)  # the characters that vocabularies are written in
+_SYMBOL_OF = {byte: symbol for symbol, byte in _BYTE_OF.items()}
+
+
+def _bytes(symbols: str) -> bytes:
+    """Return the bytes that a token stands for; one with other characters stands for itself."""
+    try:
+        return bytes(_BYTE_OF[symbol] for symbol in symbols)
+    except KeyError:
+        return symbols.encode()
