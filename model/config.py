@@ -168,6 +168,13 @@ def _check_supported(data: Mapping[str, Any]) -> None:
     for field, plain in _UNSUPPORTED.items():
         if (value := data.get(field, plain)) is not plain:
             raise ModelError(f"{field} is not supported, and here it is {shown(value)}")
+    parts, exact = data.get("pretraining_tp", 1), data.get("slow_but_exact", False)
+    if exact and parts != 1:
+        # transformers then leaves out the biases of two layers in each block.
+        raise ModelError(
+            f"slow_but_exact is not supported with a pretraining_tp of {shown(parts)}; false is"
+            " what the published models have"
+        )
 
 
 def _method(quantised: object) -> str:

@@ -4,6 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import BloomConfig as Theirs
+from transformers import BloomForCausalLM
 
 from model.config import BloomConfig
 from model.errors import ModelError
@@ -54,11 +57,39 @@ def test_shapes_add_up_to_the_published_size() -> None:
         ({"n_layer": True}, "layers"),
         ({"layer_norm_epsilon": "tiny"}, "layer_norm_epsilon"),
         ({"apply_residual_connection_post_layernorm": True}, "apply_residual"),
+        ({"slow_but_exact": True, "pretraining_tp": 4}, "slow_but_exact"),
+        ({"slow_but_exact": 1, "pretraining_tp": 2}, "slow_but_exact"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(change: dict[str, object], said: str) -> None:
     with pytest.raises(ModelError, match=said):
         BloomConfig.from_dict(BLOOM_560M | change)
+
+
+@pytest.mark.parametrize(
+    ("tp", "exact"), [(1, False), (1, True), (2, False), (4, False), (2, True), (4, True)]
+)
+def test_what_computes_something_else_in_transformers_is_refused(
+    tmp_path: Path, tp: int, exact: bool
+) -> None:
+    """Published models have a pretraining_tp of up to 4, which alone changes nothing."""
+    sizes = {"vocab_size": 50, "hidden_size": 16, "n_layer": 2, "n_head": 4}
+    torch.manual_seed(1)
+    plain = BloomForCausalLM(Theirs(**sizes)).eval()
+    other = BloomForCausalLM(Theirs(**sizes, pretraining_tp=tp, slow_but_exact=exact)).eval()
+    with torch.no_grad():
+        for weights in plain.parameters():
+            weights.add_(torch.randn_like(weights))
+        other.load_state_dict(plain.state_dict())
+        ids = torch.arange(20)[None]
+        same = torch.allclose(plain(ids).logits, other(ids).logits, rtol=1e-3, atol=1e-3)
+    other.config.save_pretrained(tmp_path)
+    if same:
+        assert BloomConfig.open(tmp_path / "config.json").layers == 2
+    else:
+        with pytest.raises(ModelError, match="slow_but_exact is not supported"):
+            BloomConfig.open(tmp_path / "config.json")
+    assert same == (not exact or tp == 1)
 
 
 @pytest.mark.parametrize("field", ["vocab_size", "n_embed", "n_layer", "num_attention_heads"])
