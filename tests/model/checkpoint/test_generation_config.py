@@ -137,6 +137,39 @@ def test_without_its_file_the_model_s_configuration_says(tmp_path: Path) -> None
     assert GenerationConfig.open(tmp_path, ROWS).sampling == OURS
 
 
+# What may stand there and changes no word of a reply, or nothing but its length.
+WITHOUT_EFFECT = {
+    *("max_length", "max_new_tokens", "max_time", "num_return_sequences"),
+    *("bos_token_id", "decoder_start_token_id", "pad_token_id", "transformers_version"),
+    *("output_attentions", "output_hidden_states", "output_logits", "output_scores"),
+    *("remove_invalid_values", "renormalize_logits", "return_dict_in_generate"),
+    # How keys and values are held, and how it is computed.
+    *("cache_config", "cache_implementation", "compile_config", "disable_compile", "low_memory"),
+    *("max_cache_len", "prefill_chunk_size", "use_cache", "continuous_batching_config"),
+    # Speculation, which draws the same in other steps.
+    *("assistant_confidence_threshold", "assistant_early_exit", "assistant_ensemble_weight"),
+    *("assistant_lookbehind", "is_assistant", "max_matching_ngram_size", "num_assistant_tokens"),
+    *("num_assistant_tokens_schedule", "prompt_lookup_num_tokens", "speculation_type"),
+    *("target_lookbehind", "use_mtp"),
+    # For several beams, which are told by num_beams.
+    *("diversity_penalty", "early_stopping", "length_penalty", "num_beam_groups"),
+}
+
+
+def test_every_field_that_transformers_knows_is_taken_told_or_without_effect() -> None:
+    taken = {"eos_token_id", "do_sample", *SamplingParams.__dataclass_fields__}
+    told = set()
+    known = {name for name in Theirs().__dict__ if not name.startswith("_")}
+    for name in known - taken:
+        notes = GenerationConfig.from_dict({"eos_token_id": 2, name: 7}, ROWS).notes
+        if any(
+            note.startswith(f"generation_config.json: {name} 7 is not supported") for note in notes
+        ):
+            told.add(name)
+    assert known - taken - told == WITHOUT_EFFECT & known
+    assert {"no_repeat_ngram_size", "suppress_tokens", "token_healing"} <= told
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "5", "\x00", "[" * 100_000])
 def test_a_damaged_file_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "generation_config.json").write_text(text)
