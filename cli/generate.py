@@ -243,6 +243,7 @@ def _from_folder(folder: Path, body: dict[str, Any]) -> Events:
     """Load the model here, and yield the same events as a function would."""
     from model import load
     from model.serving import events, scheduler
+    from model.text.chat import LeadingSpace
 
     try:
         with _shown(f"loading {model_name(folder)}"):
@@ -261,17 +262,16 @@ def _from_folder(folder: Path, body: dict[str, Any]) -> Events:
         job = model.scheduler.submit(request)
     except (scheduler.ContextFull, ValueError) as error:
         raise Failure(str(error)) from None
-    blank = chat  # a chat's reply begins after the space that follows "Assistant:"
+    leading_space, written = LeadingSpace(), ""
     try:
         for event in job.events():
             match event:
-                case events.Token(_, shown):
-                    shown = shown.lstrip() if blank else shown
-                    if shown:
-                        blank = False
-                        yield "token", {"text": shown}
+                case events.Token(_, piece):
+                    if piece := leading_space.strip(piece) if chat else piece:
+                        written += piece
+                        yield "token", {"text": piece}
                 case events.Done():
-                    yield "done", _summary(event, model.info.name, chat)
+                    yield "done", _summary(event, written, model.info.name)
                 case events.Failed():
                     raise Failure(event.message)
     finally:
@@ -289,9 +289,9 @@ def _shown(title: str) -> AbstractContextManager[object]:
     return Console(stderr=True).status(Text(visible(title)))
 
 
-def _summary(done: Any, name: str, chat: bool) -> dict[str, Any]:
+def _summary(done: Any, text: str, name: str) -> dict[str, Any]:
     return {
-        "text": done.text.lstrip() if chat else done.text,
+        "text": text,
         "finish_reason": done.finish_reason,
         "model": name,
         "seed": done.seed,

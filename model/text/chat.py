@@ -182,6 +182,24 @@ class ChatTemplate:
             raise ModelError(f"the chat template cannot be used: {_said(error)}") from None
 
 
+class LeadingSpace:
+    """Strips the white space before the first word of a chat's reply, piece by piece.
+
+    A prompt ends with a word such as "Assistant:", after which the model writes a space; it is no
+    part of what the assistant says.
+    """
+
+    def __init__(self) -> None:
+        self._met_word = False
+
+    def strip(self, text: str) -> str:
+        """Return the next piece of the reply without that space; it may be empty."""
+        if not self._met_word:
+            text = text.lstrip()
+            self._met_word = bool(text)
+        return text
+
+
 @cache
 def _environment() -> Environment:
     return Environment()

@@ -8,7 +8,7 @@ import pytest
 
 from model.demo.corpus import CHAT_TEMPLATE
 from model.errors import ModelError
-from model.text.chat import ChatError, ChatTemplate
+from model.text.chat import ChatError, ChatTemplate, LeadingSpace
 
 TALK = [
     {"role": "user", "content": "Hello"},
@@ -127,3 +127,20 @@ def test_a_template_that_is_no_ordinary_file_is_named(tmp_path: Path, kind: str)
             path.write_text("a" * 1_000_000)
     with pytest.raises(ModelError, match="chat_template.jinja"):
         ChatTemplate.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "stripped"),
+    [
+        ([" Hello", " you"], "Hello you"),
+        ([" ", "", "\n", "\u3000Hi", " "], "Hi "),
+        (["Hi", " ", "you"], "Hi you"),
+        ([" ", "\n"], ""),
+        ([], ""),
+    ],
+)
+def test_the_space_before_a_reply_is_stripped_however_it_is_cut(
+    pieces: list[str], stripped: str
+) -> None:
+    leading_space = LeadingSpace()
+    assert "".join(leading_space.strip(piece) for piece in pieces) == stripped
