@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
-# Install what `make up` or `make test` needs: scripts/setup.sh up|test
+# Install what `make up`, `make test-fast` or `make test` needs: scripts/setup.sh up|test-fast|test
 # Every step says what it does, is skipped when it was done, and can be interrupted.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-profile=${1:?usage: scripts/setup.sh up|test}
+profile=${1:?usage: scripts/setup.sh up|test-fast|test}
 venv=.venv
 log=$venv/setup.log
-if [ "$profile" = test ]; then
-  needed_gb=8 size="about 6 GB with torch, a few minutes"
-else
-  needed_gb=1 size="about 150 MB, half a minute"
-fi
+case $profile in
+  up) needed_gb=1 size="about 150 MB, half a minute" ;;
+  test-fast) needed_gb=1 size="about 250 MB, half a minute" ;;
+  test) needed_gb=8 size="about 6 GB with torch, a few minutes" ;;
+  *) echo "piBLOOM: there are the profiles up, test-fast and test, not $profile" >&2; exit 1 ;;
+esac
 
 say() { printf 'piBLOOM: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
@@ -71,12 +72,14 @@ fi
 
 lock=requirements/$profile.txt
 stamp=$venv/installed-$profile
-wanted=$(cat "$lock" pyproject.toml | sha256sum | cut -d' ' -f1)-$("$python" -c 'import sys; print(sys.version.split()[0])')
-# What the tests install includes all that serving needs.
-for done_before in "$stamp" $venv/installed-test; do
-  if [ "$done_before" = "$stamp" ]; then want=$wanted
-  else want=$(cat requirements/test.txt pyproject.toml | sha256sum | cut -d' ' -f1)-${wanted##*-}; fi
-  if [ "$(cat "$done_before" 2>/dev/null || true)" = "$want" ]; then
+python_version=$("$python" -c 'import sys; print(sys.version.split()[0])')
+wanted() { # wanted PROFILE: what its stamp says once it is installed
+  echo "$(cat "requirements/$1.txt" pyproject.toml | sha256sum | cut -d' ' -f1)-$python_version"
+}
+# Each profile includes all that the one before it needs.
+for installed in up test-fast test; do
+  [ "$installed" != "$profile" ] || is_enough=yes
+  if [ -n "${is_enough:-}" ] && [ "$(cat "$venv/installed-$installed" 2>/dev/null || true)" = "$(wanted "$installed")" ]; then
     exec $venv/bin/python -m model.native.build --if-needed
   fi
 done
@@ -109,5 +112,5 @@ if ! $venv/bin/python -m pip install --disable-pip-version-check --require-hashe
   fail "the packages could not be installed; $log has the details"
 fi
 $venv/bin/python -m model.native.build --if-needed
-echo "$wanted" >"$stamp"
+wanted "$profile" >"$stamp"
 say "installed in $((SECONDS - started)) s"
