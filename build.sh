@@ -279,9 +279,11 @@ push_image() { # push_image SERVICE: all its architectures under one tag
     "$docker" manifest rm "$name" >/dev/null 2>&1 || true
     # podman keeps lists and images under the same names; an earlier build may have had one architecture.
     case $docker in *podman) "$docker" untag "$name" "$name" >/dev/null 2>&1 || true ;; esac
-    "$docker" manifest create "${insecure[@]}" "$name" "${images[@]}" >"$log" 2>&1 \
-      && "$docker" manifest push --purge "${insecure[@]}" "$name" >>"$log" 2>&1 \
-      || { tail -n 5 "$log" >&2; fail "$name could not be pushed"; }
+    if ! "$docker" manifest create "${insecure[@]}" "$name" "${images[@]}" >"$log" 2>&1 \
+      || ! "$docker" manifest push --purge "${insecure[@]}" "$name" >>"$log" 2>&1; then
+      tail -n 5 "$log" >&2
+      fail "$name could not be pushed"
+    fi
   fi
 }
 
