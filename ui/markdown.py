@@ -34,6 +34,8 @@ DIRECTED = (
 # one is rendered when it has grown by this share, so that the work is linear in its length.
 SHORT_BLOCK = 1_000  # characters
 GROWTH = 1 / 8
+# Longer code is shown in one colour: the time of some languages' lexers grows with its square.
+PAINTED = 2_000  # characters
 
 
 class Rendered:
@@ -112,7 +114,7 @@ def _offset(text: str, line: int) -> int:
 
 def _code(source: str, language: str) -> str:
     try:
-        lexer = get_lexer_by_name(language) if language else None
+        lexer = get_lexer_by_name(language) if language and len(source) <= PAINTED else None
     except ClassNotFound:
         lexer = None
     painted = paint(source, lexer, HtmlFormatter(nowrap=True)) if lexer else escape(source)

@@ -2,7 +2,9 @@
 
 import random
 from html.parser import HTMLParser
+from typing import Any
 
+import pygments
 import pytest
 
 import ui.markdown
@@ -109,6 +111,28 @@ def test_a_code_block_keeps_its_text_and_names_its_language() -> None:
     assert "<span>python</span>" in html
     assert "&lt;" in html
     assert 'dir="ltr"' in html
+
+
+@pytest.mark.parametrize(
+    ("language", "unit"), [("perl", "m{"), ("java", "a\n"), ("typescript", ".a"), ("css", ":a ")]
+)
+def test_long_code_is_whole_and_costs_no_lexer_more_than_short_code(
+    language: str, unit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    painted: list[int] = []
+
+    def counted(source: str, *rest: Any) -> Any:
+        painted.append(len(source))
+        return pygments.highlight(source, *rest)
+
+    monkeypatch.setattr(ui.markdown, "paint", counted)
+    rendered, text = Rendered(), f"```{language}\n{grown(unit, 9_000)}\n```\n"
+    for start in range(0, len(text), 500):
+        rendered.feed(text[start : start + 500])
+    rendered.finish()
+    assert painted
+    assert max(painted) <= 2_000
+    assert grown(unit, 9_000) in "".join(rendered.blocks)
 
 
 def test_every_paragraph_and_item_finds_its_own_direction() -> None:
