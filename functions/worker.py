@@ -21,15 +21,17 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 import msgspec
-from gunicorn.http.body import LengthReader
+from gunicorn.http.body import ChunkedReader, LengthReader
 from gunicorn.http.errors import (
     ExpectationFailed,
+    InvalidChunkSize,
     InvalidHeader,
     InvalidHTTPVersion,
     InvalidRequestLine,
@@ -57,6 +59,9 @@ SILENT_SECONDS = 1.0  # after which a connection without a byte makes way before
 LINGER_SECONDS, LINGER_BYTES = 2.0, 4 << 20  # for a client to close its side after the last reply
 ACCEPT_PAUSE = 0.2  # seconds without new connections when the system has no room for one
 HEAD_BYTES = 64 << 10  # of a request that are looked at before it gets a thread
+# Of a chunked body: so many may be of any size, and the others of so many bytes on average. One of
+# a single byte takes as long as one of thousands.
+SMALL_CHUNKS, CHUNK_BYTES = 16_384, 64
 
 _END_OF_HEAD = re.compile(rb"\r\n\r\n|\n\n")
 # A whole head, without a body, so that answering it waits for nothing.
@@ -335,6 +340,8 @@ class Content(io.RawIOBase):
         self._expected, req._expected_100_continue = req._expected_100_continue, False
         reader = self._body.reader
         self._left = reader.length if isinstance(reader, LengthReader) else math.inf
+        if isinstance(reader, ChunkedReader):
+            reader.parser = _chunks(reader.parser)
 
     @property
     def ended(self) -> bool:
@@ -357,6 +364,15 @@ class Content(io.RawIOBase):
         elif self._left == math.inf:
             self._left = 0
         return len(data)
+
+
+def _chunks(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    size = 0
+    for count, chunk in enumerate(chunks):
+        size += len(chunk)
+        if count > SMALL_CHUNKS + size // CHUNK_BYTES:
+            raise InvalidChunkSize(b"too many small chunks")
+        yield chunk
 
 
 def _check_head(req: Any) -> None:

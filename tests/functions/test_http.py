@@ -23,6 +23,7 @@ HOST = b"Host: a.example\r\n"
 GET = b"GET /healthz HTTP/1.1\r\n" + HOST
 POST = b"POST /chat/ HTTP/1.1\r\n" + HOST + b"Content-Type: application/json\r\n"
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+SMALL_CHUNK = b"1\r\n \r\n"
 END = b"\r\n"
 EMPTY = b'{"content": ""}'  # read, and then refused with 422
 WHOLE = POST + b"Content-Length: %d\r\n\r\n%s" % (len(EMPTY), EMPTY)
@@ -148,6 +149,12 @@ CASES = {
         422,
         True,
     ),
+    "many small chunks": (
+        CHUNKED + SMALL_CHUNK * 16_000 + b"f\r\n%s\r\n0\r\n\r\n" % EMPTY,
+        422,
+        True,
+    ),
+    "too many small chunks": (CHUNKED + SMALL_CHUNK * 20_000 + b"0\r\n\r\n", 400, False),
     "gzip, chunked": (POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501, False),
     "gzip and chunked apart": (
         POST + b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
