@@ -505,8 +505,10 @@ def _invalid(message: str, raw: object, type_: object) -> InvalidField:
         # msgspec's own words echo the text.
         expected = f"Expected {' or '.join(map(repr, _values(type_, path.removesuffix('`'))))}"
     expected = re.sub(r"`([a-z |]+)`", _in_words, expected.partition(", got ")[0])
-    given = describe(_at(raw, path.removesuffix("`")))
     where = f"{_short(param)}: " if param else ""
+    if param and (place := param.find("[...]")) >= 0:  # some value of a table; which is not told
+        return InvalidField(f"{where}{expected}", param=_short(param[:place]))
+    given = describe(_at(raw, path.removesuffix("`")))
     return InvalidField(f"{where}{expected}, but got {given}", param=param and _short(param))
 
 

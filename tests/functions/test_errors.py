@@ -55,6 +55,24 @@ def test_every_error_has_both_shapes(kind: type[errors.ApiError]) -> None:
         assert response.status_code == (400 if error.status == 422 else error.status)
 
 
+@pytest.mark.parametrize(
+    ("path", "fields", "param"),
+    [
+        ("/v1/chat/completions", {"logit_bias": {"43": 200}}, "logit_bias"),
+        ("/v1/completions", {"logit_bias": {"43": "a"}, "prompt": "Hi"}, "logit_bias"),
+        ("/v1/responses", {"metadata": {"a": 5}, "input": "Hi"}, "metadata"),
+    ],
+)
+def test_of_a_wrong_value_in_a_table_only_what_is_known_is_told(
+    generate: Generate, path: str, fields: dict[str, Any], param: str
+) -> None:
+    body = fields if "prompt" in fields or "input" in fields else CHAT | fields
+    told = generate.client.post(path, json=body).json["error"]
+    assert told["param"] == param
+    assert told["message"].startswith(f"{param}[...]: Expected a ")
+    assert "but got" not in told["message"]
+
+
 @pytest.mark.parametrize("path", ROUTES)
 @pytest.mark.parametrize(
     ("options", "status", "type_", "code"),
