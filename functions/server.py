@@ -44,7 +44,7 @@ class Server(BaseApplication):  # type: ignore[misc]
     def load_config(self) -> None:
         """Set gunicorn's options; its own files and environment variables are not read."""
         settings = self._settings
-        threads = settings.max_batch + settings.max_queue + PROBES + worker.SLOW + BODIES
+        threads = settings.limits.most_at_once + PROBES + worker.SLOW + BODIES
         options = {
             "bind": self._bind,
             "worker_class": "functions.worker.Worker",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from model.limits import DEFAULT_LIMITS, Limits
 from model.names import ENGINES, default_model
 
 PREFIX = "PIBLOOM_"
@@ -84,10 +85,17 @@ class Settings:
         "float32", "the reference engine's weights", among=("float32", "bfloat16")
     )
     device: str = _setting("auto", "where the reference engine runs", among=("auto", "cpu", "cuda"))
-    max_batch: int = _setting(8, "generations that run at once", low=1, high=64)
-    max_queue: int = _setting(32, "generations that may wait; more get 429", low=0, high=10_000)
+    max_batch: int = _setting(
+        DEFAULT_LIMITS.max_batch, "generations that run at once", low=1, high=64
+    )
+    max_queue: int = _setting(
+        DEFAULT_LIMITS.max_queue, "generations that may wait; more get 429", low=0, high=10_000
+    )
     max_queue_tokens: int = _setting(
-        65_536, "tokens of waiting prompts; more get 429", low=1, high=10**9
+        DEFAULT_LIMITS.max_queue_tokens,
+        "tokens of waiting prompts; more get 429",
+        low=1,
+        high=10**9,
     )
     max_body: int = _setting(1 << 20, "bytes of a request's body; more get 413", low=1024)
     deadline: float = _setting(120.0, "seconds that one request may take", low=1, high=86_400)
@@ -123,6 +131,11 @@ class Settings:
         keys_of(settings)
         origins_of(settings)
         return settings
+
+    @property
+    def limits(self) -> Limits:
+        """The model's limits; each is a setting of the same name."""
+        return Limits(**{item.name: getattr(self, item.name) for item in fields(Limits)})
 
 
 NAMES = frozenset(PREFIX + item.name.upper() for item in fields(Settings))

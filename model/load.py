@@ -12,6 +12,7 @@ from model.checkpoint.card import license_of
 from model.config import BloomConfig
 from model.engine.contract import Engine
 from model.errors import ModelError
+from model.limits import DEFAULT_LIMITS, Limits
 from model.sampling import DEFAULTS, SamplingParams
 from model.serving.events import Done, Failed
 from model.serving.request import GenerationRequest
@@ -80,9 +81,7 @@ def load(
     kv_bytes: int = 256 << 20,
     dtype: str = "float32",
     device: str = "auto",
-    max_batch: int = 8,
-    max_queue: int = 32,
-    max_queue_tokens: int = 65_536,
+    limits: Limits = DEFAULT_LIMITS,
     chat_template: str = "",
 ) -> LoadedModel:
     """Open a model and generate one token; `ModelError` when it cannot be used.
@@ -102,13 +101,7 @@ def load(
         log.warning("%s", note)
     chat = _chat(opened, chat_template)
     runs, config = opened.engine, opened.engine.config
-    scheduler = Scheduler(
-        runs,
-        opened.tokenizer,
-        max_batch=max_batch,
-        max_queue=max_queue,
-        max_queue_tokens=max_queue_tokens,
-    )
+    scheduler = Scheduler(runs, opened.tokenizer, limits)
     scheduler.start()
     try:
         _warm(scheduler, opened.tokenizer)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from model.config import BloomConfig
 from model.engine.contract import Logits, OutOfMemory, Work
+from model.limits import DEFAULT_LIMITS, Limits
 from model.load import LoadedModel, ModelInfo
 from model.names import default_model
 from model.serving.scheduler import Scheduler
@@ -147,11 +148,10 @@ class FakeEngine:
         return OneHot(token, self.config.vocab_size)
 
 
-def fake_model(engine: FakeEngine, /, **options: object) -> LoadedModel:
+def fake_model(engine: FakeEngine, limits: Limits = DEFAULT_LIMITS) -> LoadedModel:
     """A model that is ready, on a fake engine."""
     tokenizer = byte_tokenizer()
-    limits = {name: options[name] for name in ("max_batch", "max_queue") if name in options}
-    scheduler = Scheduler(engine, tokenizer, **limits)  # type: ignore[arg-type]
+    scheduler = Scheduler(engine, tokenizer, limits)
     scheduler.start()
     info = ModelInfo(
         name="fake",

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("model", "functions", "ui", "cli")
 # From the ground up: a room imports its own floor and those below it.
 FLOORS = (
-    {"config", "errors", "files", "names", "sampling", "native"},
+    {"config", "errors", "files", "limits", "names", "sampling", "native"},
     {"text"},
     {"checkpoint"},
     {"baked"},

@@ -53,9 +53,7 @@ def load_model() -> LoadedModel:
         kv_bytes=settings.kv_memory,
         dtype=settings.dtype,
         device=settings.device,
-        max_batch=settings.max_batch,
-        max_queue=settings.max_queue,
-        max_queue_tokens=settings.max_queue_tokens,
+        limits=settings.limits,
         chat_template=settings.chat_template,
     )
     model.scheduler.observer = figures
@@ -65,7 +63,7 @@ def load_model() -> LoadedModel:
 service = Service(load_model)
 figures = Figures(metrics, service)
 # Streams that wait for the model hold a thread each; probes must keep some.
-waiting = threading.BoundedSemaphore(settings.max_batch + settings.max_queue)
+waiting = threading.BoundedSemaphore(settings.limits.most_at_once)
 install(current_app, settings, metrics)
 current_app.extensions["pibloom"] = service
 

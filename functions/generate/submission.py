@@ -59,10 +59,10 @@ def submit(
     end of its context. One in the `background` is refused while anybody else is served.
     """
     tenant: str | None = (request or flask.request).environ.get(TENANT)
-    if replies > model.scheduler.most_at_once:
+    if replies > model.scheduler.limits.most_at_once:
         raise errors.InvalidField(
             f"{replies} replies are asked for at once; at most"
-            f" {model.scheduler.most_at_once} fit here",
+            f" {model.scheduler.limits.most_at_once} fit here",
             param="n",
         )
     try:

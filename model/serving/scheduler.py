@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from model.engine.contract import Engine, EngineSequence, Logits, OutOfMemory, Work
+from model.limits import DEFAULT_LIMITS, Limits
 from model.serving.events import (
     Done,
     Events,
@@ -100,18 +101,15 @@ class Scheduler:
         self,
         engine: Engine[Any],
         tokenizer: Tokenizer,
+        limits: Limits = DEFAULT_LIMITS,
         *,
-        max_batch: int = 8,
-        max_queue: int = 32,
-        max_queue_tokens: int = 65_536,
         prefill_chunk: int = 64,
     ) -> None:
         memory = engine.kv_tokens_total
         self.max_context = min(engine.config.max_context, memory or engine.config.max_context)
-        self.most_at_once = max_batch + max_queue  # generations, running and waiting
+        self.limits = limits
         self._engine, self._tokenizer = engine, tokenizer
-        self._max_batch, self._max_queue, self._chunk = max_batch, max_queue, prefill_chunk
-        self._max_queue_tokens = max_queue_tokens
+        self._chunk = prefill_chunk
         self._never_drawn = NEVER_DRAWN.difference(engine.config.eos_token_ids)
         self._waiting: deque[Generation] = deque()
         self._running: list[_Running] = []
@@ -230,14 +228,14 @@ class Scheduler:
         running = sum(not each.generation.request.background for each in self._running)
         reserved = sum(places.count for places in self._reserved if not places.background)
         queued = sum(len(request.prompt) for request in waiting)
-        if running + len(waiting) + reserved + count > self.most_at_once or (
-            queued and queued + tokens > self._max_queue_tokens
+        if running + len(waiting) + reserved + count > self.limits.most_at_once or (
+            queued and queued + tokens > self.limits.max_queue_tokens
         ):
             ahead = len(self._waiting) + len(self._running)
             # Those that run now may take longer than those that have ended.
             ages = [time.monotonic() - running.started for running in self._running]
             each = max(self._seconds_each, sum(ages) / max(1, len(ages)))
-            raise Overloaded(max(1, math.ceil(each * ahead / self._max_batch)))
+            raise Overloaded(max(1, math.ceil(each * ahead / self.limits.max_batch)))
 
     def _run(self) -> None:
         try:
@@ -320,7 +318,7 @@ class Scheduler:
         # one that is read token by token nobody waits.
         while (
             self._waiting
-            and len(self._running) < self._max_batch
+            and len(self._running) < self.limits.max_batch
             and all(
                 running.decoding_since or running.generation.request.prompt_logprobs
                 for running in self._running
@@ -389,7 +387,7 @@ class Scheduler:
         """
         running = Counter(each.generation.shared for each in self._running)
         in_crowds = sum(not each.generation.alone for each in self._running)
-        full = in_crowds >= max(1, self._max_batch - 1)
+        full = in_crowds >= max(1, self.limits.max_batch - 1)
         candidates = [each for each in self._waiting if each.alone or not full]
         return min(candidates, key=lambda each: running[each.shared], default=None)
 

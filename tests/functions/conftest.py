@@ -13,6 +13,7 @@ from flask.testing import FlaskClient
 
 from functions.service import Service
 from model import load as loading
+from model.limits import Limits
 from model.load import LoadedModel
 from tests.fakes import FakeEngine, byte_tokenizer, fake_model
 from tests.functions.test_server import wait_until
@@ -38,8 +39,8 @@ def generate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Generate]:
     monkeypatch.setenv("PIBLOOM_MAX_QUEUE", "2")
     engine = FakeEngine(byte_tokenizer().ids(" Hello, 你好!"))
 
-    def load(folder: Path, **options: object) -> LoadedModel:
-        return fake_model(engine, **options)
+    def load(folder: Path, *, limits: Limits, **options: object) -> LoadedModel:
+        return fake_model(engine, limits)
 
     monkeypatch.setattr(loading, "load", load)
     source = ROOT / "functions" / "generate" / "main.py"

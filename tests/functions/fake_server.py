@@ -17,6 +17,7 @@ from typing import Any
 from functions import http, server, worker
 from model import load
 from model.errors import ModelError
+from model.limits import DEFAULT_LIMITS, Limits
 from model.load import LoadedModel
 from tests.fakes import FakeEngine, byte_tokenizer, fake_model
 
@@ -29,13 +30,15 @@ def main() -> None:
         os.write(steps, b".")
         time.sleep(seconds)  # stands for the engine's work
 
-    def load_fake(path: object, **options: object) -> LoadedModel:
+    def load_fake(
+        path: object, *, limits: Limits = DEFAULT_LIMITS, **options: object
+    ) -> LoadedModel:
         time.sleep(float(os.environ.get("LOAD_SECONDS", "0")))
         if message := os.environ.get("LOAD_ERROR"):
             raise ModelError(message)
         engine = FakeEngine(byte_tokenizer().ids(reply))
         engine.before_step = before_step
-        return fake_model(engine, **options)
+        return fake_model(engine, limits)
 
     http.BODY_SECONDS = float(os.environ.get("BODY_SECONDS", "10"))
     worker.HEAD_SECONDS = float(os.environ.get("HEAD_SECONDS", "10"))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from model.limits import Limits
 from model.sampling import SamplingParams
 from model.serving.events import Done, Event, Failed, Generation, Prefill, Queued, Token
 from model.serving.request import GenerationRequest
@@ -35,8 +36,8 @@ def finish(generation: Generation) -> list[Event]:
 def start() -> Iterator[Start]:
     started: list[tuple[Scheduler, FakeEngine]] = []
 
-    def start(fake: FakeEngine, **options: int) -> Scheduler:
-        scheduler = Scheduler(fake, TOKENIZER, **options)
+    def start(fake: FakeEngine, *, prefill_chunk: int = 64, **limits: int) -> Scheduler:
+        scheduler = Scheduler(fake, TOKENIZER, Limits(**limits), prefill_chunk=prefill_chunk)
         scheduler.start()
         started.append((scheduler, fake))
         return scheduler
