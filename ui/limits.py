@@ -25,6 +25,7 @@ PROBE_CONNECTIONS = 32  # above these, for probes only
 SPARE_DESCRIPTORS = 128  # for files, calls to the functions, and the listener
 HEAD_BYTES = 64 * 2**10
 REQUEST_BYTES = 2 * 2**20
+PIPELINED = 16  # requests of a connection that wait for the one before them
 HEAD_S = 10.0
 PROBE_HEAD_S = 2.0
 REQUEST_S = 120.0  # from its head to the end of its answer; a long poll takes 36 s

@@ -25,6 +25,7 @@ from ui.limits import (
     HEAD_BYTES,
     HEAD_S,
     PARTIAL_BYTES,
+    PIPELINED,
     PROBE_CONNECTIONS,
     PROBE_HEAD_S,
     REQUEST_BYTES,
@@ -107,6 +108,8 @@ class ChatProtocol(HttpToolsProtocol):
         self._for_all = True
         self._bytes = 0  # of the request that is being read
         self._in_head = True
+        self._answered: RequestResponseCycle | None = None
+        self._taken = False  # all requests that this connection may make
         self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.TimerHandle | None = None
 
@@ -120,12 +123,18 @@ class ChatProtocol(HttpToolsProtocol):
         """Give the place back."""
         PLACES.leave(self.transport)
         self._wait(None)
+        # uvicorn tells the last request only, and the one that is answered would write on.
+        for cycle in (self._answered, *(waiting for waiting, _ in self.pipeline)):
+            if cycle is not None:
+                cycle.disconnected = True
+                cycle.message_event.set()
+        self.pipeline.clear()
         self.resume_writing()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Read on, as far as the bounds allow; whatever cannot be read ends the connection."""
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._taken:
             return
         self._bytes += len(data)
         try:
@@ -149,9 +158,25 @@ class ChatProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """A whole head is there: from now on the connection is busy, for a bounded time."""
         self._in_head = False
+        if len(self.pipeline) >= PIPELINED:
+            # Each that waits for its turn takes a hundred times its bytes: these are the last.
+            self.cycle.keep_alive = False
+            self._taken = True
+        if self._taken:
+            return
         PLACES.busy(self.transport)
         self._wait(REQUEST_S)
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body, unless it is of a request that is not answered any more."""
+        if not self._taken:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Note the end of a request, with the same exception."""
+        if not self._taken:
+            super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """The connection is idle again, or has the next request already."""
@@ -173,7 +198,7 @@ class ChatProtocol(HttpToolsProtocol):
         super().handle_websocket_upgrade()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        scope = cycle.scope
+        self._answered, scope = cycle, cycle.scope
         if scope["path"] == PROBE_PATH and scope["method"] in ("GET", "HEAD"):
             app = healthy
         elif not self._for_all:

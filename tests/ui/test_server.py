@@ -199,6 +199,42 @@ def test_the_longest_silent_make_way_and_probes_find_a_place_when_all_are_busy()
     assert len(places.taken) == 4 + PROBE_CONNECTIONS
 
 
+def test_requests_behind_each_other_are_answered_in_turn(chat: Chat) -> None:
+    paths = ["/healthz", "/nothing", "/healthz", "/", "/nothing", "/healthz"] * 2
+    heads = "".join(f"GET {path} HTTP/1.1\r\nHost: pi\r\n\r\n" for path in paths)
+    answers = ask(chat, heads.encode()).split(b"HTTP/1.1 ")[1:]
+    codes = {"/healthz": b"200", "/": b"200", "/nothing": b"404"}
+    assert [answer[:3] for answer in answers] == [codes[path] for path in paths]
+
+
+def test_a_client_that_leaves_with_requests_behind_each_other_says_nothing_in_the_log(
+    chat: Chat,
+) -> None:
+    for path in ("/healthz", "/", "/nothing"):
+        heads = f"GET {path} HTTP/1.1\r\nHost: pi\r\n\r\n".encode() * 12
+        for _ in range(5):
+            with socket.create_connection(("127.0.0.1", chat.port), timeout=10) as connection:
+                connection.sendall(heads)
+                connection.recv(1)
+    assert httpx.get(f"{chat.url}/healthz", timeout=10).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/nothing"])
+def test_thousands_of_requests_behind_each_other_hold_no_memory(chat: Chat, path: str) -> None:
+    """Each of 40 bytes in what is sent, and of 5,000 as an object that waits for its turn."""
+    heads = f"GET {path} HTTP/1.1\r\nHost: pi\r\n\r\n".encode() * 5_000
+    before = resident(chat)
+    with ExitStack() as stack:
+        for _ in range(40):
+            connection = socket.create_connection(("127.0.0.1", chat.port), timeout=10)
+            connection.settimeout(1)
+            stack.enter_context(connection)
+            with suppress(OSError):
+                connection.sendall(heads)
+        assert httpx.get(f"{chat.url}/healthz", timeout=10).status_code == 200
+        assert resident(chat) - before < 64 * 2**20
+
+
 def test_heads_that_never_end_are_ended(chat: Chat) -> None:
     heads = [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: pi\r\nX:", b"\r\n" * 10]
     heads.append(b"GET /healthz HTTP/1.1\r\nHost: pi\r\n\r\nGET / HT")
