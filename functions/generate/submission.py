@@ -4,6 +4,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 import flask
@@ -11,7 +12,7 @@ from flask import Request as HttpRequest
 from flask import g
 
 from functions import errors
-from functions.http import TENANT, client_left
+from functions.http import LARGE, TENANT, client_left
 from model.engine.native import default_threads
 from model.load import LoadedModel
 from model.serving import events, scheduler
@@ -21,8 +22,11 @@ from model.text.chat import ChatError
 TICK = 0.25  # seconds between two looks at whether the client is still there
 HEARTBEAT = 5.0  # seconds of silence after which a stream says that it lives
 MAKING_SECONDS = 10.0  # that a prompt waits for those before it to be tokenized
-# Prompts are tokenized by the processors that the engine runs on: half of them at most.
+# Prompts are tokenized by the processors that the engine runs on: half of them at most, and one
+# more for long requests, which take hundreds of times as long and wait in a line of their own.
 _making = threading.BoundedSemaphore(max(1, default_threads() // 2))
+_making_long = threading.BoundedSemaphore(1)
+_long = threading.BoundedSemaphore(8)  # long ones in that line; each holds a place and a thread
 DEADLINE_HEADER = "X-Request-Timeout"
 
 
@@ -66,13 +70,10 @@ def submit(
             param="n",
         )
     try:
+        size = len((request or flask.request).get_data())
         with model.scheduler.reserve(replies, background=background) as places:
-            if not _making.acquire(timeout=0 if background else MAKING_SECONDS):
-                raise errors.Overloaded("too many prompts are being read at once", retry_after=1)
-            try:
+            with _turn(size, 0 if background else MAKING_SECONDS):
                 requests = make()
-            finally:
-                _making.release()
             return places.fill(
                 [replace(each, tenant=tenant, background=background) for each in requests]
             )
@@ -89,6 +90,23 @@ def submit(
         raise errors.Overloaded(str(error), retry_after=error.retry_after) from None
     except scheduler.Draining:
         raise errors.Draining("the server is shutting down", retry_after=5) from None
+
+
+@contextmanager
+def _turn(size: int, seconds: float) -> Iterator[None]:
+    """Wait for the turn of a request of so many bytes to be rendered and tokenized."""
+    refusal = errors.Overloaded("too many prompts are being read at once", retry_after=1)
+    with ExitStack() as held:
+        turns = _making
+        if size > LARGE:
+            turns = _making_long
+            if not _long.acquire(blocking=False):
+                raise refusal
+            held.callback(_long.release)
+        if not turns.acquire(timeout=seconds):
+            raise refusal
+        held.callback(turns.release)
+        yield
 
 
 def follow(

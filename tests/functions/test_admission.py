@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from functions.generate import submission
+from functions.http import LARGE
 from model.serving.request import GenerationRequest
 from model.text.chat import ChatTemplate
 from model.text.tokenizer import StreamDecoder, Tokenizer
@@ -200,3 +201,36 @@ def test_who_waits_too_long_to_be_read_is_told_so(
     assert (response.status_code, response.headers["Retry-After"]) == (429, "1")
     submission._making.release()
     assert generate.post({"prompt": "Hi"}).status_code == 200
+
+
+def test_long_prompts_hold_up_no_short_ones_and_few_are_in_line(
+    generate: Generate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, ids = threading.Event(), Tokenizer.ids
+
+    def slow(self: Tokenizer, text: str, **options: Any) -> list[int]:
+        assert len(text) < LARGE or go_on.wait(20)
+        return ids(self, text, **options)
+
+    monkeypatch.setattr(submission, "_making", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(submission, "_long", threading.BoundedSemaphore(2))
+    monkeypatch.setattr(Tokenizer, "ids", slow)
+    long_prompt = {"prompt": "a" * (LARGE + 1)}
+    statuses: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: statuses.append(generate.post(long_prompt).status_code))
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    scheduler = generate.service.get().scheduler
+    wait_until(lambda: len(scheduler._reserved) == 2, 5)
+    wait_until(lambda: submission._long._value == 0, 5)
+    refused = generate.post(long_prompt)
+    assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
+    assert generate.post({"prompt": "Hi"}).status_code == 200
+    go_on.set()
+    for thread in threads:
+        thread.join(20)
+    assert statuses == [422, 422]  # more than the context holds
+    assert generate.post(long_prompt).status_code == 422
