@@ -16,6 +16,7 @@ import click
 from cli.main import Failure, Refused
 from cli.text import Number, Readable, model_option, print_json, read_text, visible, written
 from functions import drawing, flags
+from functions.settings import SettingError, Settings
 from model.baked.source import model_name
 from model.errors import ModelError
 from model.serving.request import GenerationRequest
@@ -246,8 +247,12 @@ def _from_folder(folder: Path, body: dict[str, Any]) -> Events:
     from model.text.chat import LeadingSpace
 
     try:
+        settings = Settings.read(os.environ)
+    except SettingError as error:
+        raise click.UsageError(str(error)) from None
+    try:
         with _shown(f"loading {model_name(folder)}"):
-            model = load.load(folder)
+            model = load.load(folder, **settings.loading)
     except ModelError as error:
         raise Refused(str(error)) from None
     chat = "messages" in body

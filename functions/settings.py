@@ -137,6 +137,20 @@ class Settings:
         """The model's limits; each is a setting of the same name."""
         return Limits(**{item.name: getattr(self, item.name) for item in fields(Limits)})
 
+    @property
+    def loading(self) -> dict[str, Any]:
+        """How the model is loaded, by the names that `model.load.load` has for it."""
+        return {
+            "engine": self.engine,
+            "bits": self.bits,
+            "threads": self.threads,
+            "kv_bytes": self.kv_memory,
+            "dtype": self.dtype,
+            "device": self.device,
+            "limits": self.limits,
+            "chat_template": self.chat_template,
+        }
+
 
 NAMES = frozenset(PREFIX + item.name.upper() for item in fields(Settings))
 

@@ -45,17 +45,7 @@ metrics = Registry()
 
 def load_model() -> LoadedModel:
     """Load the model, and count what it does from then on."""
-    model = load.load(
-        settings.model,
-        engine=settings.engine,
-        bits=settings.bits,
-        threads=settings.threads,
-        kv_bytes=settings.kv_memory,
-        dtype=settings.dtype,
-        device=settings.device,
-        limits=settings.limits,
-        chat_template=settings.chat_template,
-    )
+    model = load.load(settings.model, **settings.loading)
     model.scheduler.observer = figures
     return model
 
