@@ -243,7 +243,7 @@ def _refusal(url: str, response: Any) -> str:
 def _from_folder(folder: Path, body: dict[str, Any]) -> Events:
     """Load the model here, and yield the same events as a function would."""
     from model import load
-    from model.serving import events, scheduler
+    from model.serving import admission, events
     from model.text.chat import LeadingSpace
 
     try:
@@ -265,7 +265,7 @@ def _from_folder(folder: Path, body: dict[str, Any]) -> Events:
             tuple(body["stop"]) + (model.chat.stop if chat else ()),
         )
         job = model.scheduler.submit(request)
-    except (scheduler.ContextFull, ValueError) as error:
+    except (admission.PromptTooLong, ValueError) as error:
         raise Failure(str(error)) from None
     leading_space, written = LeadingSpace(), ""
     try:

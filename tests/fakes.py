@@ -43,7 +43,7 @@ class FakeSequence:
     written: int = 0
     prompt: list[int] = field(default_factory=list)
     capacity: int = 0
-    own: int = 0
+    cached_for_tenant: int = 0
 
     @property
     def length(self) -> int:
@@ -118,7 +118,7 @@ class FakeEngine:
             raise OutOfMemory(capacity, self.memory - promised)
         known = list(prompt[: self.remembers])
         own = len(known) if self.remembers_of in (tenant, ...) else 0
-        sequence = FakeSequence(known, capacity=capacity, own=own)
+        sequence = FakeSequence(known, capacity=capacity, cached_for_tenant=own)
         self.open.add(sequence)
         self.most_open = max(self.most_open, len(self.open))
         return sequence

@@ -99,4 +99,4 @@ class Figures(Observer):
 
     def _now(self, figure: str) -> float:
         model = self._service.peek()
-        return 0.0 if model is None else model.scheduler.figures()[figure]
+        return 0.0 if model is None else model.scheduler.stats()[figure]

@@ -15,7 +15,7 @@ from functions import errors
 from functions.http import LARGE, TENANT, client_left
 from model.engine.native import default_threads
 from model.load import LoadedModel
-from model.serving import events, scheduler
+from model.serving import admission, events
 from model.serving.request import GenerationRequest
 from model.text.chat import ChatError
 
@@ -71,24 +71,24 @@ def submit(
         )
     try:
         size = len((request or flask.request).get_data())
-        with model.scheduler.reserve(replies, background=background) as places:
+        with model.scheduler.reserve(replies, background=background) as reservation:
             with _turn(size, 0 if background else MAKING_SECONDS):
                 requests = make()
-            return places.fill(
+            return reservation.fill(
                 [replace(each, tenant=tenant, background=background) for each in requests]
             )
     except ChatError as error:
         raise errors.InvalidField(str(error), param="messages") from None
-    except scheduler.ContextFull as error:
+    except admission.PromptTooLong as error:
         raise errors.ContextFull(
             str(error),
             param=param,
             prompt_tokens=error.prompt_tokens,
             max_context=error.max_context,
         ) from None
-    except scheduler.Overloaded as error:
+    except admission.QueueFull as error:
         raise errors.Overloaded(str(error), retry_after=error.retry_after) from None
-    except scheduler.Draining:
+    except admission.ShuttingDown:
         raise errors.Draining("the server is shutting down", retry_after=5) from None
 
 

@@ -46,8 +46,8 @@ class EngineSequence(Protocol):
         """How many tokens it holds."""
 
     @property
-    def own(self) -> int:
-        """How many of the tokens that it began with its own tenant had read before."""
+    def cached_for_tenant(self) -> int:
+        """How many of its first tokens were in the cache, and read before by the same tenant."""
 
 
 S = TypeVar("S", bound=EngineSequence)

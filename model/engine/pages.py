@@ -28,7 +28,7 @@ class PagedSequence:
     def __init__(self, reserved: int, tenant: str | None = None, *, warms: bool = False) -> None:
         self.tenant = tenant  # whose request it is
         self.warms = warms  # whether it only reads ahead
-        self.own = 0  # tokens that it began with, and that its own tenant had read before
+        self.cached_for_tenant = 0  # first tokens that were cached, and read by the same tenant
         self.tokens = array("I")
         self.pages: list[int] = []
         self.reserved = reserved  # pages that it may come to hold
@@ -121,7 +121,7 @@ class PagePool:
         sequence = PagedSequence(reserved, tenant, warms=warms)
         self._promised += more
         own = takewhile(lambda page: tenant in self._readers[page], found)
-        sequence.own = PAGE * sum(1 for _ in own)
+        sequence.cached_for_tenant = PAGE * sum(1 for _ in own)
         for page in found:
             self._use(page, sequence)
             self._append(sequence, page)

@@ -29,7 +29,7 @@ class ReferenceSequence:
     """Keys and values of one sequence, one pair a layer."""
 
     cache: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # [1, heads, length, size]
-    own: int = 0  # nothing is remembered here
+    cached_for_tenant: int = 0  # nothing is cached here
 
     @property
     def length(self) -> int:

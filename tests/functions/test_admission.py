@@ -65,7 +65,7 @@ def full(generate: Generate) -> Iterator[Generate]:
     scheduler = generate.service.get().scheduler
     generate.engine.running.clear()
     held = [scheduler.submit(GenerationRequest((5, 6), 3)) for _ in range(4)]
-    wait_until(lambda: scheduler.figures()["running"] == 1, 5)
+    wait_until(lambda: scheduler.stats()["running"] == 1, 5)
     yield generate
     generate.engine.running.set()
     for each in held:
@@ -129,7 +129,7 @@ def test_two_that_come_at_once_do_not_share_a_place(
     scheduler = generate.service.get().scheduler
     generate.engine.running.clear()
     held = [scheduler.submit(GenerationRequest((5, 6), 3)) for _ in range(3)]
-    wait_until(lambda: scheduler.figures()["running"] == 1, 5)
+    wait_until(lambda: scheduler.stats()["running"] == 1, 5)
     tokenizing, go_on, ids = threading.Event(), threading.Event(), Tokenizer.ids
 
     def slow(self: Tokenizer, text: str, **options: Any) -> list[int]:
@@ -183,7 +183,7 @@ def test_prompts_that_are_read_at_once_are_bounded(
         thread.start()
     assert one_is_in.wait(20)
     scheduler = generate.service.get().scheduler
-    wait_until(lambda: len(scheduler._reserved) == 3, 5)
+    wait_until(lambda: len(scheduler._admission._reserved) == 3, 5)
     go_on.set()
     for thread in threads:
         thread.join(20)

@@ -224,7 +224,7 @@ def test_what_is_refused_leaves_nothing_running(generate: Generate, path: str) -
     body = {"n": 4, "stream_options": {"include_usage": True}}
     body |= {"prompt": "Hi"} if path == "/v1/completions" else CHAT
     assert generate.client.post(path, json=body).status_code == 400
-    figures = generate.service.get().scheduler.figures()
+    figures = generate.service.get().scheduler.stats()
     generate.engine.running.set()
     assert figures["running"] == figures["waiting"] == 0
 

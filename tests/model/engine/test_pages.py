@@ -222,15 +222,15 @@ def test_whoever_asks_takes_the_room_of_what_was_warmed_first() -> None:
 
 def test_a_tenant_is_told_of_its_own_pages_only() -> None:
     memory, start = pool(20), list(range(2 * PAGE))
-    assert ask(memory, [*start, 1], "a").own == 0
+    assert ask(memory, [*start, 1], "a").cached_for_tenant == 0
     other = ask(memory, [*start, 2], "b")
-    assert (other.own, other.length) == (0, 2 * PAGE + 1)
-    assert ask(memory, [*start, 3], "b").own == 2 * PAGE
+    assert (other.cached_for_tenant, other.length) == (0, 2 * PAGE + 1)
+    assert ask(memory, [*start, 3], "b").cached_for_tenant == 2 * PAGE
     warm(memory, [*start, *range(100, 100 + PAGE), 1], "a")
     longer = [*start, *range(100, 100 + PAGE), 2]
-    assert ask(memory, longer, "b").own == 2 * PAGE
-    assert ask(memory, longer, "a").own == 3 * PAGE
-    assert ask(memory, longer, None).own == 0
+    assert ask(memory, longer, "b").cached_for_tenant == 2 * PAGE
+    assert ask(memory, longer, "a").cached_for_tenant == 3 * PAGE
+    assert ask(memory, longer, None).cached_for_tenant == 0
 
 
 def test_what_is_forgotten_is_forgotten_for_every_tenant() -> None:
@@ -238,7 +238,7 @@ def test_what_is_forgotten_is_forgotten_for_every_tenant() -> None:
     ask(memory, text_of(1, 3), "a")
     ask(memory, text_of(2, 4), "b")
     ask(memory, text_of(1, 3), "b")
-    assert ask(memory, text_of(1, 3), "a").own == 0
+    assert ask(memory, text_of(1, 3), "a").cached_for_tenant == 0
 
 
 @settings(max_examples=80, deadline=None)
@@ -260,8 +260,8 @@ def test_what_is_warmed_takes_nothing_from_what_was_asked_for(
             assert warms or len(text) > pages * PAGE
             continue
         starts = [tuple(text[: (at + 1) * PAGE]) for at in range(len(text) // PAGE)]
-        assert sequence.own <= sequence.length
-        assert all(start in read[tenant] for start in starts[: sequence.own // PAGE])
+        assert sequence.cached_for_tenant <= sequence.length
+        assert all(start in read[tenant] for start in starts[: sequence.cached_for_tenant // PAGE])
         write(memory, sequence, text[sequence.length :])
         memory.release(sequence)
         read[tenant].update(starts)

@@ -7,19 +7,14 @@ from typing import Any
 
 import pytest
 
-from model.sampling import SamplingParams
-from model.serving import scheduler as module
 from model.serving.events import Done, Event, Failed, Generation
-from model.serving.request import GenerationRequest
+from model.serving.running import Running
 from model.serving.sampler import Sampler
 from model.serving.scheduler import Observer, Scheduler
 from model.text.stops import StopStrings
 from model.text.tokenizer import StreamDecoder
-from tests.fakes import FakeEngine, OneHot, byte_tokenizer
-from tests.model.serving.test_scheduler import wait_until
-
-TOKENIZER = byte_tokenizer()
-GREEDY = SamplingParams(temperature=0, repetition_penalty=1)
+from tests.fakes import FakeEngine, OneHot
+from tests.model.serving.simple import TOKENIZER, request, wait_until
 
 # What raises, by the class and the name of what is called there, and at which of its calls.
 PLACES: list[tuple[type, str]] = [
@@ -40,10 +35,13 @@ PLACES: list[tuple[type, str]] = [
     (OneHot, "at"),
     (OneHot, "logsumexp"),
     (Generation, "put"),
-    (module._Running, "__init__"),
-    (Scheduler, "_done"),
-    (Scheduler, "_stride"),
-    (Scheduler, "_likelihood"),
+    (Running, "__init__"),
+    (Running, "work"),
+    (Running, "note_prompt_read"),
+    (Running, "draw"),
+    (Running, "write"),
+    (Running, "done"),
+    (Running, "_likelihood"),
     (Scheduler, "_advance"),
 ]
 KINDS: dict[str, dict[str, Any]] = {
@@ -55,10 +53,6 @@ KINDS: dict[str, dict[str, Any]] = {
     "with stops": {"stop": ("zzz", "He!")},
     "in the background": {"background": True, "max_new_tokens": 0},
 }
-
-
-def request(prompt: str = "Hi", **options: Any) -> GenerationRequest:
-    return GenerationRequest(tuple(TOKENIZER.ids(prompt)), sampling=GREEDY, **options)
 
 
 @pytest.fixture
@@ -181,7 +175,7 @@ def test_an_observer_that_always_raises_changes_no_end(
     closing = threading.Thread(target=scheduler.close)
     if how == "draining":
         closing.start()
-        wait_until(lambda: scheduler._kill)
+        wait_until(lambda: scheduler._admission.ending)
     engine.running.set()
     (end,) = ends_of([generation], scheduler)
     expected = {"no memory": "internal", "full": ""}.get(how, how)
