@@ -224,7 +224,7 @@ def test_long_prompts_hold_up_no_short_ones_and_few_are_in_line(
     for thread in threads:
         thread.start()
     scheduler = generate.service.get().scheduler
-    wait_until(lambda: len(scheduler._reserved) == 2, 5)
+    wait_until(lambda: len(scheduler._admission._reserved) == 2, 5)
     wait_until(lambda: submission._long._value == 0, 5)
     refused = generate.post(long_prompt)
     assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
