@@ -14,6 +14,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,42 @@ def baked_copy(
             raise ModelError(f"{folder} was changed while it was baked; start again")
     _remember(record, folder, bits, copy, digests)
     return copy
+
+
+@dataclass(frozen=True)
+class BakedCopy:
+    """A copy that the cache holds."""
+
+    folder: Path  # the checkpoint's
+    path: Path
+    bits: int
+    size: int  # bytes
+    used: float  # when it was last served or baked, in seconds since the epoch
+
+
+def copies() -> list[BakedCopy]:
+    """Return every copy in the cache."""
+    found = []
+    place = cache_folder()
+    for record in sorted(place.glob(f"*{_RECORD}")):
+        data = _load(record)
+        named = data.get("copies")
+        for bits, name in named.items() if isinstance(named, dict) else ():
+            path = place / str(name)
+            with suppress(OSError, ValueError):
+                size, used = path.stat().st_size, record.stat().st_mtime
+                found.append(BakedCopy(Path(str(data.get("folder"))), path, int(bits), size, used))
+    return found
+
+
+def forget(folder: Path) -> None:
+    """Delete the copies of a checkpoint folder, which may be gone already."""
+    place = cache_folder()
+    for record in place.glob(f"*{_RECORD}"):
+        if _load(record).get("folder") == str(folder):
+            record.unlink(missing_ok=True)
+    with suppress(FileNotFoundError), _lock(place):
+        _collect(place)
 
 
 def _bake(checkpoint: Checkpoint, copy: Path, bits: int, progress: Progress) -> None:
@@ -215,6 +252,7 @@ def _remember(record: Path, folder: Path, bits: int, copy: Path, digests: Digest
             partial = record.with_name(f"{record.name}.{secrets.token_hex(4)}{PARTIAL}")
             partial.write_text(json.dumps(data), encoding="ascii")
             partial.replace(record)
+        os.utime(record)  # when it was last used
         _collect(record.parent)
 
 

@@ -1,0 +1,106 @@
+"""`pibloom models`: the models that are on this machine, and how to be rid of one."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import click
+
+from cli.main import Failure, Refused
+from cli.text import print_json, visible
+from model.baked import cache
+from model.checkpoint import hub
+from model.errors import ModelError
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model on this machine: a checkpoint, with what was baked of it."""
+
+    name: str  # on the hub, or its folder
+    revision: str
+    bits: list[int]  # of the baked copies
+    size: int  # bytes of the checkpoint, where it is in the hub's cache, and of the copies
+    used: float | None  # seconds since the epoch
+
+
+@click.group(invoke_without_command=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def models(context: click.Context, *, as_json: bool) -> None:
+    """List the models on this machine: those that were pulled, and what was baked of them.
+
+    \b
+    Examples:
+      pibloom models
+      pibloom models rm bigscience/bloomz-560m
+    """
+    if context.invoked_subcommand is not None:
+        return
+    try:
+        rows = _rows()
+    except ModelError as error:
+        raise Refused(str(error)) from None
+    if as_json:
+        print_json([vars(row) for row in rows], indent=2)
+        return
+    if not rows:
+        click.echo("no model was pulled yet: pibloom pull bigscience/bloomz-560m")
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("name", "revision", "baked", "size", "last used", box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(
+            visible(row.name),
+            visible(row.revision),
+            ", ".join(f"{bits} bits" for bits in sorted(row.bits)) or "-",
+            f"{row.size / 1e6:,.1f} MB",
+            datetime.fromtimestamp(row.used).strftime("%Y-%m-%d %H:%M") if row.used else "-",
+        )
+    Console(markup=False, emoji=False).print(table)
+
+
+@models.command()
+@click.argument("name")
+def rm(name: str) -> None:
+    """Delete the model NAME, as `pibloom models` calls it, with all that was baked of it.
+
+    Of a checkpoint folder that was not pulled, only the baked copies are deleted.
+    """
+    try:
+        pulled = [model for model in hub.all_pulled() if model.name == name]
+        copies = [copy for copy in cache.copies() if str(copy.folder) == name]
+        if not pulled and not copies:
+            raise Failure(f"there is no model {visible(name)} here; pibloom models lists them")
+        freed = sum(copy.size for copy in copies)
+        for model in pulled:
+            freed += model.size + sum(
+                copy.size for copy in cache.copies() if copy.folder == model.folder
+            )
+            cache.forget(model.folder)
+            hub.remove(model)
+        for copy in copies:
+            cache.forget(copy.folder)
+    except ModelError as error:
+        raise Refused(str(error)) from None
+    click.echo(f"{visible(name)} is deleted: {freed / 1e6:,.1f} MB")
+
+
+def _rows() -> list[Row]:
+    copies = cache.copies()
+    rows = []
+    for model in hub.all_pulled():
+        own = [copy for copy in copies if copy.folder == model.folder]
+        copies = [copy for copy in copies if copy not in own]
+        revision = ", ".join((*model.revisions, model.commit[:12]))
+        bits = [copy.bits for copy in own]
+        size = model.size + sum(copy.size for copy in own)
+        used = max((copy.used for copy in own), default=None)
+        rows.append(Row(model.name, revision, bits, size, used))
+    for folder in sorted({copy.folder for copy in copies}):
+        own = [copy for copy in copies if copy.folder == folder]
+        used = max(copy.used for copy in own)
+        bits, size = [copy.bits for copy in own], sum(copy.size for copy in own)
+        rows.append(Row(str(folder), "-", bits, size, used))
+    return rows

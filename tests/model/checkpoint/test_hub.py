@@ -1,0 +1,274 @@
+"""Models by name, of a server that speaks the hub's protocol, and fails as hubs and lines do."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+from huggingface_hub import file_download as client
+
+from model.checkpoint import hub as ours
+from model.checkpoint.folder import Checkpoint
+from model.checkpoint.hub import fetch, find, is_name, pulled
+from model.errors import ModelError
+from model.names import default_model, folder_name
+from tests.fake_hub import FakeHub, fake_hub
+
+NAME = "bigscience/bloomz-560m"
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A repository as people make them: with copies for other programs beside what is needed."""
+    folder = Path(shutil.copytree(default_model(), tmp_path / "repository"))
+    for other in ("pytorch_model.bin", "tf_model.h5", "flax_model.msgpack", "onnx/model.onnx"):
+        (folder / other).parent.mkdir(exist_ok=True)
+        (folder / other).write_bytes(b"copy" * 50_000)
+    (folder / ".gitattributes").write_text("*.safetensors filter=lfs\n")
+    return folder
+
+
+@pytest.fixture
+def hub(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    with fake_hub({NAME: source}) as hub:
+        cache = tmp_path / "cache"
+        monkeypatch.setenv("HF_HUB_CACHE", str(cache))
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(ours, "_PAUSE", 0)
+        yield hub
+
+
+def pull(name: str = NAME, revision: str | None = None) -> Path:
+    return fetch(find(name, revision))
+
+
+def test_a_model_is_pulled_with_what_it_needs_and_no_more(hub: FakeHub, source: Path) -> None:
+    assert pulled(NAME) is None
+    folder = pull()
+    needed = {path.name for path in default_model().iterdir()}
+    assert {path.name for path in folder.iterdir()} == needed
+    for name in needed:
+        assert (folder / name).read_bytes() == (source / name).read_bytes()
+    assert pulled(NAME) == folder
+    assert folder_name(folder) == "bloomz-560m"
+    Checkpoint.open(folder)
+    assert not list(folder.parent.parent.glob("blobs/*incomplete"))
+
+
+def test_nothing_is_fetched_twice(hub: FakeHub) -> None:
+    pull()
+    before = hub.gets("model.safetensors"), hub.gets("tokenizer.json")
+    pull()
+    assert (hub.gets("model.safetensors"), hub.gets("tokenizer.json")) == before == (1, 1)
+
+
+def test_what_the_hubs_own_library_fetched_is_not_fetched_again(hub: FakeHub) -> None:
+    client.hf_hub_download(NAME, "model.safetensors")
+    pull()
+    assert hub.gets("model.safetensors") == 1
+
+
+def test_progress_tells_each_files_bytes(hub: FakeHub, source: Path) -> None:
+    told: list[tuple[str, int]] = []
+    model = find(NAME)
+    assert [file.name for file in model.missing] == ["model.safetensors"]
+    fetch(model, lambda name, done: told.append((name, done)))
+    sizes = [done for name, done in told if name == "model.safetensors"]
+    assert sizes[0] == 0
+    assert sizes == sorted(sizes)
+    assert sizes[-1] == (source / "model.safetensors").stat().st_size
+
+
+def test_a_cut_line_is_taken_up_where_it_was_cut(hub: FakeHub, source: Path) -> None:
+    hub.faults.cut["model.safetensors"] = [1_000_000, 3_000_000]
+    folder = pull()
+    ranges = [range_ for _, path, range_ in hub.asked if path.endswith("model.safetensors")]
+    assert [each for each in ranges if each] == ["bytes=1000000-", "bytes=3000000-"]
+    assert (folder / "model.safetensors").read_bytes() == (
+        source / "model.safetensors"
+    ).read_bytes()
+
+
+def test_a_killed_download_is_continued_by_the_next(hub: FakeHub, source: Path) -> None:
+    model = find(NAME)
+
+    def kill(name: str, done: int) -> None:
+        if done > 5_000_000:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch(model, kill)
+    assert pulled(NAME) is None
+    (partial,) = model.folder.parent.parent.glob("blobs/*incomplete")
+    left = partial.stat().st_size
+    told: list[int] = []
+    folder = fetch(find(NAME), lambda name, done: told.append(done))
+    assert told[0] == left > 0
+    assert (folder / "model.safetensors").read_bytes() == (
+        source / "model.safetensors"
+    ).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "generation_config.json"])
+def test_a_damaged_file_is_refused_and_fetched_anew(hub: FakeHub, name: str) -> None:
+    hub.faults.damaged.add(name)
+    with pytest.raises(ModelError, match=rf"{name} .* arrived damaged"):
+        pull()
+    assert pulled(NAME) is None
+    hub.faults.damaged.clear()
+    Checkpoint.open(pull())
+
+
+def test_shards_and_their_index_are_pulled(hub: FakeHub, source: Path) -> None:
+    parts = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    (source / "model.safetensors").rename(source / parts[0])
+    shutil.copy(source / parts[0], source / parts[1])
+    table = {"a": parts[0], "b": parts[1]}
+    (source / "model.safetensors.index.json").write_text(json.dumps({"weight_map": table}))
+    folder = pull()
+    assert {*parts, "model.safetensors.index.json"} <= {path.name for path in folder.iterdir()}
+    assert hub.gets("pytorch_model.bin") == 0
+    (source / parts[1]).unlink()
+    hub.commit = "f" * 40
+    with pytest.raises(ModelError, match="lacks 'model-00002-of-00002.safetensors'"):
+        pull()
+
+
+def test_pickled_weights_are_taken_where_there_are_no_others(hub: FakeHub, source: Path) -> None:
+    (source / "model.safetensors").unlink()
+    assert (pull() / "pytorch_model.bin").exists()
+
+
+def test_templates_come_along(hub: FakeHub, source: Path) -> None:
+    (source / "additional_chat_templates").mkdir()
+    (source / "additional_chat_templates" / "rag.jinja").write_text("{{ messages }}")
+    assert (pull() / "additional_chat_templates" / "rag.jinja").read_text() == "{{ messages }}"
+
+
+def test_the_licence_is_known_before_the_weights_are_fetched(hub: FakeHub, source: Path) -> None:
+    (source / "README.md").write_text("---\nlicense: bigscience-bloom-rail-1.0\n---\n# A model\n")
+    assert find(NAME).license == "bigscience-bloom-rail-1.0"
+    assert hub.gets("model.safetensors") == 0
+
+
+def test_a_new_revision_brings_only_what_changed(hub: FakeHub, source: Path) -> None:
+    first = pull()
+    hub.commit = "f" * 40
+    (source / "README.md").write_text("Another card.")
+    second = pull()
+    assert second != first
+    assert pulled(NAME) == second
+    assert hub.gets("model.safetensors") == 1
+    assert pulled(NAME, first.name) == first
+    assert pull(revision=hub.commit) == second
+
+
+def test_a_model_that_is_here_needs_no_hub(hub: FakeHub) -> None:
+    folder = pull()
+    asked = len(hub.asked)
+    assert pulled(NAME) == folder
+    assert len(hub.asked) == asked
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ({"missing": True}, f"there is no model {NAME} on the hub, or it is private"),
+        ({"gated": True}, f"{NAME} is gated: accept its terms"),
+        ({"status": {"listing": 429}}, "the hub answered 429; it asks to wait"),
+        ({"status": {"listing": 500}}, "the hub answered 500; try again later"),
+        ({"status": {"config.json": 404}}, "the hub"),
+        ({"status": {"tokenizer.json": 403}}, "the hub answered 403"),
+    ],
+    ids=str,
+)
+def test_refusals_of_the_hub_are_sentences(
+    hub: FakeHub, fault: dict[str, object], message: str
+) -> None:
+    for name, value in fault.items():
+        setattr(hub.faults, name, value)
+    with pytest.raises(ModelError, match=message) as caught:
+        pull()
+    assert "\n" not in str(caught.value)
+    assert hub.gets("model.safetensors") == 0
+
+
+def test_an_unknown_revision_is_named(hub: FakeHub) -> None:
+    with pytest.raises(ModelError, match="has no revision 'nightly'"):
+        pull(revision="nightly")
+
+
+def test_no_network_is_a_sentence(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(ModelError, match="cannot be reached") as caught:
+        pull()
+    assert "\n" not in str(caught.value)
+
+
+def test_another_architecture_is_refused_before_gigabytes(hub: FakeHub, source: Path) -> None:
+    (source / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(ModelError, match="llama"):
+        pull()
+    assert [
+        path for _, path, _ in hub.asked if "resolve" in path and "config.json" not in path
+    ] == []
+
+
+@pytest.mark.parametrize(
+    ("lacking", "message"),
+    [
+        ("tokenizer.json", "has no tokenizer.json"),
+        ("config.json", "has no config.json"),
+        ("model.safetensors pytorch_model.bin", "has neither model.safetensors nor"),
+    ],
+)
+def test_what_lacks_a_file_is_refused_before_gigabytes(
+    hub: FakeHub, source: Path, lacking: str, message: str
+) -> None:
+    for name in lacking.split():
+        (source / name).unlink()
+    with pytest.raises(ModelError, match=message):
+        pull()
+    assert hub.gets("model.safetensors") == 0
+
+
+def test_an_adapter_is_called_one(hub: FakeHub, source: Path) -> None:
+    (source / "config.json").rename(source / "adapter_config.json")
+    with pytest.raises(ModelError, match="is an adapter"):
+        pull()
+
+
+def test_a_full_disk_is_told_before_it_is_full(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage("/")
+    model = find(NAME)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
+    with pytest.raises(ModelError, match=r"takes 0\.0 GB more, but .* has 0\.0 GB free"):
+        fetch(model)
+    assert hub.gets("model.safetensors") == 0
+
+
+def test_a_token_is_sent(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_of_a_test")
+    pull()
+    assert hub.tokens == {"Bearer hf_of_a_test"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["../secrets", "a/../b", "/etc/passwd", "a", "a/b/c", "a/", "/b", "a/b\n", "a b/c", "~/bloom"],
+)
+def test_what_is_no_name(text: str) -> None:
+    assert not is_name(text)
+    with pytest.raises(ModelError, match="is no name of a model"):
+        find(text)
+
+
+def test_names() -> None:
+    assert all(map(is_name, ("bigscience/bloom-560m", "YeungNLP/bloomz-396m-zh", "a_b/c.d")))
