@@ -9,12 +9,13 @@ from pathlib import Path
 import click
 
 from cli.main import Refused
+from cli.model import ModelPath
 from cli.text import Readable, print_json, say, visible
 from model.errors import ModelError
 
 
 @click.command()
-@click.argument("checkpoint", type=Readable())
+@click.argument("checkpoint", type=ModelPath())
 @click.option(
     "-o",
     "--output",
@@ -35,12 +36,13 @@ from model.errors import ModelError
 def bake(checkpoint: Path, output: Path, bits: str, *, tokenizer_only: bool, as_json: bool) -> None:
     """Quantise the checkpoint folder CHECKPOINT into one file that is served in place.
 
-    With --tokenizer-only, CHECKPOINT may be a baked file, too.
+    CHECKPOINT may be a name on the hub, which is pulled. With --tokenizer-only, it may be a baked
+    file, too.
 
     \b
     Examples:
       pibloom bake ~/bloom-560m -o bloom-560m.bloom
-      pibloom bake ~/bloom-560m --bits 4
+      pibloom bake bigscience/bloomz-560m --bits 4
       pibloom bake ~/bloom-560m --tokenizer-only -o tokenizer.bloom
     """
     from model.baked import bake as baking

@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 import click
 
 from cli.main import Failure, Refused
-from cli.text import Number, Readable, model_option, print_json, read_text, visible, written
+from cli.model import model_option
+from cli.text import Number, Readable, print_json, read_text, visible, written
 from functions import drawing, flags
 from functions.settings import SettingError, Settings
 from model.baked.source import model_name

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.main import Refused
-from cli.text import Readable, print_json, visible
+from cli.model import ModelPath
+from cli.text import print_json, visible
 from model.baked.file import BakedModel, is_baked
 from model.checkpoint.card import license_of
 from model.errors import ModelError
@@ -21,7 +22,7 @@ _VERIFY = " (--verify reads the rest)"
 
 
 @click.command()
-@click.argument("path", type=Readable(), default=default_model)
+@click.argument("path", type=ModelPath(), default=default_model)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--tensors", is_flag=True, help="List every tensor, with its rounding error.")
 @click.option("--verify", is_flag=True, help="Read every weight, or every byte of a baked model.")
@@ -29,12 +30,13 @@ def inspect(path: Path, *, as_json: bool, tensors: bool, verify: bool) -> None:
     """Show what the checkpoint folder or baked model PATH holds; the demo model without PATH.
 
     Headers, shapes, the tokenizer and an output head of its own are checked, the same as when it is
-    served; with --verify, every weight too.
+    served; with --verify, every weight too. PATH may be a name on the hub, which is pulled.
 
     \b
     Examples:
       pibloom inspect
       pibloom inspect ~/bloom-560m --tensors
+      pibloom inspect bigscience/bloomz-560m
       pibloom inspect model.bloom --verify
       pibloom inspect ~/bloom-560m --json | jq .parameters
     """

@@ -15,6 +15,8 @@ COMMANDS = {
     "up": "Serve the chat and both functions on this machine.",
     "generate": "Write text in the terminal.",
     "tokenize": "Show the tokens of a text.",
+    "pull": "Fetch a model by its name.",
+    "models": "List the models on this machine, or delete one.",
     "bake": "Make a checkpoint into the file that is served.",
     "inspect": "Show what a checkpoint or a baked model holds.",
 }

@@ -6,16 +6,12 @@ import os
 import re
 import sys
 import unicodedata
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
-from model.names import default_model
-
-Function = Callable[..., Any]
 # Marks that turn the direction of what follows them, so that a name reads as another.
 _TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _JSON_CONTROLS = re.compile("[\x7f-\x9f]")  # json.dumps escapes those below a blank only
@@ -50,17 +46,6 @@ class Number(click.FloatRange):
         if math.isnan(number):
             self.fail(f"{value!r} is not a valid float.", parameter, context)
         return number
-
-
-def model_option(function: Function) -> Function:
-    """Add `--model`, which the environment may set too."""
-    return click.option(
-        "--model",
-        type=Readable(),
-        envvar="PIBLOOM_MODEL",
-        default=default_model,
-        help="model.bloom or a checkpoint folder; PIBLOOM_MODEL, or the demo model.",
-    )(function)
 
 
 def read_text(argument: str | None) -> str:

@@ -5,7 +5,8 @@ from pathlib import Path
 import click
 
 from cli.main import Refused
-from cli.text import model_option, print_json, read_text
+from cli.model import model_option
+from cli.text import print_json, read_text
 from model.errors import ModelError
 
 

@@ -19,6 +19,7 @@ import click
 
 from cli.bake import progress_bar
 from cli.main import Failure, Refused
+from cli.model import path_of
 from cli.text import Number, say, visible
 from functions import environment, flags
 from functions.settings import NAMES, PREFIX, UI_NAMES
@@ -184,12 +185,15 @@ def up(
     \b
     Examples:
       pibloom up
+      pibloom up --model bigscience/bloomz-560m
       pibloom up --model ~/bloom-560m --port 9000
       pibloom up generate --reload --verbose
     """
     given = {name: text for name, text in (os.environ | flags.chosen()).items() if text}
     given.setdefault("PIBLOOM_GRACE", "2")  # whoever presses Ctrl-C is waiting
     given.setdefault("PIBLOOM_LOG_LEVEL", "INFO" if verbose else "WARNING")
+    if name := given.get("PIBLOOM_MODEL"):
+        given["PIBLOOM_MODEL"] = str(path_of(name))
     keys = _keys(given)
     if keys:
         given.setdefault("PIBLOOM_API_KEY", keys[0])

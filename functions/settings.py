@@ -70,7 +70,8 @@ class Settings:
 
     model: Path = _setting(
         default_model(),
-        "`model.bloom`, or a checkpoint folder, which is baked first; by default the demo model",
+        "`model.bloom`, or a checkpoint folder, which is baked first; for `pibloom up` also a name"
+        " on the hub; by default the demo model",
     )
     engine: str = _setting("native", "what runs the model", among=ENGINES)
     bits: int = _setting(8, "bits of a weight when a folder is baked", among=("8", "4"))

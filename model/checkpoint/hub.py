@@ -297,10 +297,9 @@ def _partial_size(model: RemoteModel, file: RemoteFile) -> int:
 
 def _cache() -> Path:
     """Return the hub's cache, as `huggingface_hub` finds it, without importing it."""
-    home = os.environ.get("HF_HOME") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface"
-    )
-    cache = os.environ.get("HF_HUB_CACHE") or os.path.join(home, "hub")
+    base = os.environ.get("XDG_CACHE_HOME", os.path.join("~", ".cache"))
+    home = os.environ.get("HF_HOME", os.path.join(base, "huggingface"))
+    cache = os.environ.get("HF_HUB_CACHE", os.path.join(home, "hub"))
     return Path(os.path.expandvars(cache)).expanduser()
 
 

@@ -1,0 +1,121 @@
+"""`pibloom pull`, and every place where a model may be named: in processes, against our own hub."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from model.names import default_model
+from tests.fake_hub import FakeHub, fake_hub
+
+ROOT = Path(__file__).parents[2]
+NAME = "bigscience/bloomz-560m"
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = Path(shutil.copytree(default_model(), tmp_path / "repository"))
+    (folder / "README.md").write_text("---\nlicense: bigscience-bloom-rail-1.0\n---\n")
+    return folder
+
+
+@pytest.fixture
+def hub(source: Path) -> Iterator[FakeHub]:
+    with fake_hub({NAME: source}) as hub:
+        yield hub
+
+
+@pytest.fixture
+def run(hub: FakeHub, tmp_path: Path) -> Run:
+    def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        own = {"HF_ENDPOINT": hub.url, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+        others = {name: text for name, text in os.environ.items() if not name.startswith("HF_")}
+        return subprocess.run(
+            [sys.executable, "-m", "cli.main", *arguments],
+            cwd=tmp_path,
+            env=others | {"PYTHONPATH": str(ROOT)} | own | environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    return run
+
+
+def test_a_model_is_pulled_by_its_name(run: Run, hub: FakeHub) -> None:
+    done = run("pull", NAME)
+    assert done.returncode == 0, done.stderr
+    folder = Path(done.stdout.strip())
+    assert (folder / "model.safetensors").stat().st_size > 10_000_000
+    lines = done.stderr.splitlines()
+    assert lines[0] == f"{NAME}, commit {hub.commit[:12]}"
+    assert lines[1].startswith("licence: bigscience-bloom-rail-1.0; it restricts")
+    assert lines[2] == "pulling 1 of its files, 16.8 MB"
+    assert len(lines) == 3
+    again = run("pull", NAME, HF_HUB_OFFLINE="1")
+    assert again.returncode == 3
+    assert again.stderr.count("\n") == 1
+
+
+def test_a_name_serves_wherever_a_model_is_named(run: Run, hub: FakeHub, tmp_path: Path) -> None:
+    baked = tmp_path / "baked.bloom"
+    assert run("bake", NAME, "-o", str(baked)).returncode == 0
+    asked = len(hub.asked)
+    inspected = run("inspect", NAME, "--json")
+    assert hub.commit in json.loads(inspected.stdout)["folder"], inspected.stderr
+    assert json.loads(run("inspect", str(baked), "--json").stdout)["name"] == "bloomz-560m"
+    tokens = run("tokenize", "Hello", "--model", f"{NAME}@main", "--json")
+    assert json.loads(tokens.stdout)["count"] >= 1
+    written = run("generate", "Once", "--max-new-tokens", "2", PIBLOOM_MODEL=NAME)
+    assert written.returncode == 0, written.stderr
+    assert len(hub.asked) == asked, "what is here was asked for again"
+
+
+def test_a_folder_comes_before_a_name(run: Run, hub: FakeHub, tmp_path: Path) -> None:
+    shutil.copytree(default_model(), tmp_path / NAME)
+    assert run("inspect", NAME).returncode == 0
+    assert not hub.asked
+
+
+@pytest.mark.parametrize("command", ["pull", "inspect", "bake", "generate", "up"])
+def test_what_is_nowhere_is_a_sentence(run: Run, command: str) -> None:
+    named = ["--model", "no/such"] if command in ("up", "generate") else ["no/such"]
+    done = run(command, *(["Hi"] if command == "generate" else []), *named)
+    assert done.returncode == 3
+    assert done.stderr.count("\n") == 1
+    assert "there is no model no/such on the hub" in done.stderr
+    assert not done.stdout
+
+
+def test_models_are_listed_and_deleted(run: Run, tmp_path: Path) -> None:
+    assert run("models").stdout == "no model was pulled yet: pibloom pull bigscience/bloomz-560m\n"
+    assert json.loads(run("models", "--json").stdout) == []
+    run("pull", NAME)
+    run("generate", "Once", "--max-new-tokens", "1", "--model", NAME)
+    own = shutil.copytree(default_model(), tmp_path / "own")
+    run("generate", "Once", "--max-new-tokens", "1", "--model", str(own))
+    pulled, local = json.loads(run("models", "--json").stdout)
+    assert pulled["name"] == NAME
+    assert pulled["revision"].startswith("main, 0123456789ab")
+    assert pulled["bits"] == local["bits"] == [8]
+    assert pulled["size"] > local["size"] > 1_000_000
+    assert pulled["used"] <= local["used"]
+    assert local["name"] == str(own)
+    listed = run("models").stdout
+    assert NAME in listed
+    assert "8 bits" in listed
+    assert run("models", "rm", NAME).returncode == 0
+    assert run("models", "rm", str(own)).returncode == 0
+    assert json.loads(run("models", "--json").stdout) == []
+    assert not list((tmp_path / "cache").rglob("*.bloom"))
+    assert not list((tmp_path / "cache").rglob("model.safetensors"))
+    assert (own / "model.safetensors").exists()
+    gone = run("models", "rm", NAME)
+    assert gone.returncode == 1
+    assert gone.stderr == f"pibloom: there is no model {NAME} here; pibloom models lists them\n"
