@@ -41,7 +41,8 @@ SOURCE_CHARACTERS = 1 << 16  # that a template may have
 BUDGET = 16 << 20  # bytes, or what takes as long, that a rendering may spend ...
 BUDGET_EACH = 128  # ... and this much more for each byte of its input
 NESTING = 64  # of calls, and of values within values
-WIDEST = 10_000  # that a width, a count or a precision may be
+WIDEST = 10_000  # that a width or a count may be
+PRECISION = 100  # digits that a number is rounded to
 LONGEST_INTEGER = 1000  # bits: so many are calculated with as quickly as few
 LARGEST_IN_RANGE = 1 << 53  # numbers further apart can all have one hash, so that a set is slow
 PARTS = 16  # of the path of an attribute, which a filter follows for each value
@@ -393,6 +394,7 @@ def _raise_exception(message: str) -> None:
 def _strftime_now(format: str) -> str:
     if len(format) > 1000:
         raise LimitError("it asks for a date in a format of more than 1,000 characters")
+    _meter.spend(256 * len(format))  # as much as Python tries for, with a width such as %999c
     return datetime.now().strftime(format)
 
 
@@ -429,10 +431,10 @@ def _whole(value: Any) -> Any:
     return value
 
 
-def _check_numbers(values: Iterable[Any]) -> None:
+def _check_numbers(values: Iterable[Any], most: int = WIDEST) -> None:
     for value in values:
-        if isinstance(value, int | float) and abs(value) > WIDEST:
-            raise LimitError(f"it asks for a width or count of more than {WIDEST}")
+        if isinstance(value, int | float) and abs(value) > most:
+            raise LimitError(f"it asks for a width, count or precision of more than {most}")
 
 
 def _price_product(left: Any, right: Any) -> None:
@@ -593,7 +595,7 @@ def _check_path(name: str, rest: Sequence[Any], kwargs: Mapping[str, Any]) -> No
 def _price_filter(name: str, value: Any, rest: list[Any], kwargs: Mapping[str, Any]) -> None:
     numbers = [*rest, *kwargs.values()]
     if name in _NUMBERED:
-        _check_numbers(numbers)
+        _check_numbers(numbers, PRECISION if name == "round" else WIDEST)
     size = _meter.size(value)
     match name:
         case "center" | "batch" | "slice" | "truncate":

@@ -66,6 +66,8 @@ HOSTILE = {
     },
     "a long key": "{% set k = 'a' * 3000000 %}{% for i in range(90000) %}{% set y = messages[0][k] %}{% endfor %}",
     "a long attribute": "{% set k = 'a' * 3000000 %}{% for i in range(90000) %}{% set y = messages | attr(k) %}{% endfor %}",
+    "rounding to thousands of digits": "{{ range(99999) | map('round', 9999, 'ceil') | list | length }}",
+    "wide dates": "{% for i in range(90000) %}{% set y = strftime_now('%9999c') %}{% endfor %}",
     "text that doubles": GROWN,
     "text that doubles by +": GROWN.replace("ns.x ~ ns.x", "ns.x + ns.x"),
     "text that doubles by format": GROWN.replace("ns.x ~ ns.x", "'%s%s' % (ns.x, ns.x)"),
