@@ -38,7 +38,7 @@ def main(name: str, host: str, port: int, *, reload: bool) -> None:
         os.getcwd()
     except OSError:
         _give_up("the current folder is not there any more; start it from another", 1)
-    from functions.server import serve  # it imports what reads the environment
+    from functions.server.application import serve  # it imports what reads the environment
 
     try:
         serve(name, host, port, reload=reload)

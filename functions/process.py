@@ -12,7 +12,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = resource.getpagesize()
 
 
-def observe(metrics: Registry) -> None:
+def register(metrics: Registry) -> None:
     """Add the series of the process that asks, and what build it is; of /proc only, so on Linux."""
     metrics.info(
         "pibloom_build_info", "A constant 1, with the build.", lambda: {"version": __version__}

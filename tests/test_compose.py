@@ -9,7 +9,7 @@ import yaml
 
 import ui.settings
 from cli.up import SERVICES
-from functions.server import AFTER_GRACE
+from functions.server.application import AFTER_GRACE
 from functions.settings import Settings
 
 ROOT = Path(__file__).parents[1]

@@ -20,16 +20,12 @@ from msgspec import Meta
 from functions import __version__, drawing, errors, openapi, sse
 from functions.generate import ollama, openai, responses, submission
 from functions.generate.figures import Figures
-from functions.http import (
-    Routes,
-    as_api_error,
-    client_left,
-    install,
-    json_reply,
-    observed,
-    probes,
-    read_body,
-)
+from functions.http.body import read_body
+from functions.http.clients import client_left
+from functions.http.middleware import install
+from functions.http.probes import metrics_route, probes
+from functions.http.replies import as_api_error, json_reply
+from functions.http.routing import Routes
 from functions.metrics import Registry
 from functions.openapi import Operation
 from functions.service import Service
@@ -435,7 +431,7 @@ routes = Routes(
     ("GET", "/api/ps", ollamas.ps),
     ("GET", "/api/version", ollamas.version),
     *probes(lambda: service.state, check_ready, is_alive),
-    *observed(metrics),
+    metrics_route(metrics),
     ("GET", "/openapi.json", get_document),
 )
 

@@ -18,7 +18,8 @@ from msgspec import Meta
 
 from functions import drawing, errors
 from functions.generate import openai, streams, submission
-from functions.http import json_reply, read_body
+from functions.http.body import read_body
+from functions.http.replies import json_reply
 from model import load
 from model.load import LoadedModel
 from model.sampling import SamplingParams

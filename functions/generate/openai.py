@@ -16,7 +16,9 @@ from msgspec import Meta
 
 from functions import drawing, errors, sse
 from functions.generate import submission
-from functions.http import as_api_error, describe, json_reply, read_body
+from functions.http.body import read_body
+from functions.http.quoting import describe
+from functions.http.replies import as_api_error, json_reply
 from model.load import LoadedModel
 from model.sampling import SamplingParams
 from model.serving import events

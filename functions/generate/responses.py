@@ -15,7 +15,8 @@ from msgspec import Meta
 
 from functions import errors, sse
 from functions.generate import openai, streams, submission
-from functions.http import json_reply, read_body
+from functions.http.body import read_body
+from functions.http.replies import json_reply
 from model.load import LoadedModel
 from model.serving import events
 from model.serving.request import GenerationRequest

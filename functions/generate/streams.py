@@ -8,7 +8,7 @@ from flask import Response
 
 from functions import errors
 from functions.generate import submission
-from functions.http import as_api_error
+from functions.http.replies import as_api_error
 from model.serving import events
 
 Take = Callable[[int, events.Event], object]

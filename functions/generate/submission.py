@@ -12,7 +12,9 @@ from flask import Request as HttpRequest
 from flask import g
 
 from functions import errors
-from functions.http import LARGE, TENANT, client_left
+from functions.http.clients import client_left
+from functions.http.middleware.keys import TENANT
+from functions.http.middleware.uploads import LARGE
 from model.engine.native import default_threads
 from model.load import LoadedModel
 from model.serving import admission, events

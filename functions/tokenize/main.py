@@ -18,18 +18,12 @@ from flask import Request, Response, current_app
 
 from functions import __version__, memory, openapi
 from functions.errors import InvalidField, TooManyUploads
-from functions.http import (
-    LARGE,
-    PATIENCE,
-    Bytes,
-    Routes,
-    install,
-    json_reply,
-    let_go,
-    observed,
-    probes,
-    read_body,
-)
+from functions.http.body import read_body
+from functions.http.middleware import install
+from functions.http.middleware.uploads import LARGE, PATIENCE, ByteBudget, release
+from functions.http.probes import metrics_route, probes
+from functions.http.replies import json_reply
+from functions.http.routing import Routes
 from functions.metrics import Registry
 from functions.openapi import Operation
 from functions.service import Service, State
@@ -47,7 +41,7 @@ settings = Settings.read(os.environ)
 # What an answer is made of takes many times the memory of its text, so this is bounded: one large
 # text is split at a time, and long answers are written in blocks, of a bounded number at once.
 splitting = threading.BoundedSemaphore(1)
-answers = Bytes(LONG_ANSWERS * settings.max_body)
+answers = ByteBudget(LONG_ANSWERS * settings.max_body)
 
 
 @dataclass(frozen=True)
@@ -127,13 +121,13 @@ def reserve(size: int, places: ExitStack) -> None:
     share = max(size, answers.total // MOST_ANSWERS)
     if not answers.take(share, PATIENCE):
         raise TooManyUploads("too many long answers are being sent at once", retry_after=1)
-    places.callback(answers.give, share)
+    places.callback(answers.give_back, share)
     places.callback(memory.note, share)
 
 
 def long_answer(parts: Iterator[bytes], places: ExitStack) -> Response:
     """Stream JSON, and give its places back at the end; nothing of the request is held."""
-    let_go()
+    release()
     response = Response(parts, content_type="application/json")
     response.call_on_close(places.close)
     return response
@@ -245,7 +239,7 @@ routes = Routes(
     ("POST", "/", post_tokenize),
     ("POST", "/detokenize", post_detokenize),
     *probes(lambda: service.state, service.get),
-    *observed(metrics),
+    metrics_route(metrics),
     ("GET", "/openapi.json", get_document),
 )
 

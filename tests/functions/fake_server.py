@@ -14,7 +14,8 @@ import threading
 import time
 from typing import Any
 
-from functions import http, server, worker
+from functions.http.middleware import uploads
+from functions.server import application, slow_clients
 from model import load
 from model.errors import ModelError
 from model.limits import DEFAULT_LIMITS, Limits
@@ -40,14 +41,14 @@ def main() -> None:
         engine.before_step = before_step
         return fake_model(engine, limits)
 
-    http.BODY_SECONDS = float(os.environ.get("BODY_SECONDS", "10"))
-    worker.HEAD_SECONDS = float(os.environ.get("HEAD_SECONDS", "10"))
-    worker.GONE_SECONDS = float(os.environ.get("GONE_SECONDS", "30"))
+    uploads.BODY_SECONDS = float(os.environ.get("BODY_SECONDS", "10"))
+    slow_clients.HEAD_SECONDS = float(os.environ.get("HEAD_SECONDS", "10"))
+    slow_clients.GONE_SECONDS = float(os.environ.get("GONE_SECONDS", "30"))
     load.load = load_fake
     if most := int(os.environ.get("MOST_FILES", "0")):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     inject_faults()
-    server.serve("generate", "127.0.0.1", port)
+    application.serve("generate", "127.0.0.1", port)
 
 
 def inject_faults() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from functions.generate import submission
-from functions.http import LARGE
+from functions.http.middleware.uploads import LARGE
 from model.serving.request import GenerationRequest
 from model.text.chat import ChatTemplate
 from model.text.tokenizer import StreamDecoder, Tokenizer

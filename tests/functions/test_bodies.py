@@ -6,19 +6,20 @@ import threading
 import pytest
 
 from functions import memory
-from functions.http import LARGE, Bytes, _one_at_a_time
+from functions.http.body import one_at_a_time
+from functions.http.middleware.uploads import LARGE, ByteBudget
 from tests.functions.conftest import Generate
 
 
 def test_bytes_are_taken_waited_for_and_given_back() -> None:
-    shared = Bytes(100)
+    shared = ByteBudget(100)
     assert shared.take(60, 0)
     assert not shared.take(60, 0.01)
     assert shared.take(40, 0)
     waits = threading.Thread(target=shared.take, args=(90, 20))
     waits.start()
-    shared.give(60)
-    shared.give(40)
+    shared.give_back(60)
+    shared.give_back(40)
     waits.join(20)
     assert not waits.is_alive()
     assert not shared.take(11, 0)
@@ -26,17 +27,17 @@ def test_bytes_are_taken_waited_for_and_given_back() -> None:
 
 
 def test_what_is_more_than_all_is_all() -> None:
-    shared = Bytes(100)
+    shared = ByteBudget(100)
     assert shared.take(1000, 0)
     assert not shared.take(1, 0)
-    shared.give(1000)
+    shared.give_back(1000)
     assert shared.take(100, 0)
 
 
 def test_one_decodes_at_a_time_and_no_garbage_is_looked_for() -> None:
     inside, most = 0, 0
 
-    @_one_at_a_time
+    @one_at_a_time
     def work() -> None:
         nonlocal inside, most
         inside += 1

@@ -9,7 +9,7 @@ from prometheus_client.registry import CollectorRegistry
 
 from functions import __version__
 from functions.metrics import Registry
-from functions.process import observe
+from functions.process import register
 from tests.functions.conftest import Generate
 
 # How far two readings, one after the other, may lie apart.
@@ -24,7 +24,7 @@ def expected() -> dict[str, Any]:
 @pytest.mark.parametrize("name", expected())
 def test_the_process_is_told_of_as_prometheus_client_does(name: str) -> None:
     metrics = Registry()
-    observe(metrics)
+    register(metrics)
     found = {family.name: family for family in parse(metrics.text())}[name]
     theirs = expected()[name]
     assert (found.type, found.documentation) == (theirs.type, theirs.documentation)

@@ -14,7 +14,7 @@ import yaml
 from jsonschema import Draft7Validator
 
 import ui.settings
-from functions.server import AFTER_GRACE
+from functions.server.application import AFTER_GRACE
 from functions.settings import Settings
 
 KNATIVE = Path(__file__).parents[2] / "knative"

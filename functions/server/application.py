@@ -1,9 +1,7 @@
 """Serving a function under gunicorn: one process, many threads, streams that end properly."""
 
-import contextlib
 import math
 import os
-import resource
 import signal
 import socket
 import sys
@@ -18,12 +16,15 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.gthread import ThreadWorker
 
-from functions import logs, memory, worker
-from functions.http import BODIES
+from functions import logs, memory
+from functions.http.middleware.uploads import BODIES
+from functions.server import descriptors, slow_clients, worker
 from functions.service import Service
 from functions.settings import Settings
 
-PROBES = 8  # threads beyond those that generations can hold, so that a short answer never waits
+SPARE_THREADS = (
+    8  # threads beyond those that generations can hold, so that a short answer never waits
+)
 # Seconds; longer than the proxies in front keep theirs, or they would meet closed sockets.
 KEEPALIVE = 620
 IDLE_CONNECTIONS = 1000  # kept alive beside those that are being answered
@@ -44,10 +45,10 @@ class Server(BaseApplication):  # type: ignore[misc]
     def load_config(self) -> None:
         """Set gunicorn's options; its own files and environment variables are not read."""
         settings = self._settings
-        threads = settings.limits.most_at_once + PROBES + worker.SLOW + BODIES
+        threads = settings.limits.most_at_once + SPARE_THREADS + slow_clients.SLOW_HEADS + BODIES
         options = {
             "bind": self._bind,
-            "worker_class": "functions.worker.Worker",
+            "worker_class": "functions.server.worker.Worker",
             "workers": 1,  # one copy of the model on a node; Knative adds replicas
             "threads": threads,
             "worker_connections": threads + IDLE_CONNECTIONS,
@@ -63,8 +64,9 @@ class Server(BaseApplication):  # type: ignore[misc]
         }
         for name, value in options.items():
             self.cfg.set(name, value)
-        files = threads + IDLE_CONNECTIONS + worker.PROBE_PLACES + 2 * worker.OTHER_FILES
-        _allow_files(files)
+        descriptors.raise_limit(
+            threads + IDLE_CONNECTIONS + worker.PROBE_PLACES + 2 * descriptors.OTHER_FILES
+        )
 
     def load(self) -> Flask:
         """Make the function's app; in the worker, after the fork, so that it may start threads."""
@@ -74,7 +76,7 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def _started(self, serving: ThreadWorker) -> None:
         """At SIGTERM, first end what runs, and keep answering 503 meanwhile; then stop."""
-        serving.longest = self._settings.deadline + worker.GONE_SECONDS
+        serving.reading.longest = self._settings.deadline + slow_clients.GONE_SECONDS
         asked = threading.Event()
 
         def drain() -> None:
@@ -116,19 +118,9 @@ def serve(name: str, host: str, port: int, *, reload: bool = False) -> None:
     """Serve a function until a signal ends it; a busy port exits with 1."""
     bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     _check_port(host, port)
-    source = Path(__file__).parent / name / "main.py"
+    source = Path(__file__).parents[1] / name / "main.py"
     memory.configure()
     Server(source, name, bind, Settings.read(os.environ), reload=reload).run()
-
-
-def _allow_files(wanted: int) -> None:
-    """Raise the limit of open files as far as is wanted and may be."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _check_port(host: str, port: int) -> None:
