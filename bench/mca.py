@@ -11,11 +11,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from model.native.build import FOLDER
+from model.native.build import FOLDER, compile_commands
 
 RESULT = Path(__file__).parent / "results" / "mca.md"
 ITERATIONS = 200
-FLAGS = "-std=c11 -D_GNU_SOURCE -O3 -ffp-contract=off -fno-math-errno -fno-trapping-math"
 MULTIPLY = re.compile(r"\b[su]ml[a-z]*l2?\b|\b[su]mull2?\b|\b[su]mlal2?\b")
 BRANCH = re.compile(r"(b|b\.?(eq|ne|lt|le|gt|ge|hi|hs|lo|ls|cc|cs|mi|pl)|cbn?z|tbn?z)\s")
 PRODUCTS = 8  # of a multiplication of bytes: a result register of 8 halfwords
@@ -63,9 +62,9 @@ def main() -> None:
     for tool in ("llvm-mca", "aarch64-linux-gnu-gcc"):
         if not shutil.which(tool):
             sys.exit(f"piBLOOM: {tool} is needed; install llvm and gcc-aarch64-linux-gnu")
-    source = FOLDER / "kernels_neon.c"
-    command = ["aarch64-linux-gnu-gcc", *FLAGS.split(), "-mtune=cortex-a72", "-S", "-o", "-"]
-    done = subprocess.run([*command, str(source)], capture_output=True, text=True, check=True)
+    source = FOLDER / "kernels" / "neon.c"
+    command = [*compile_commands(["aarch64-linux-gnu-gcc"])[source], "-g0", "-S", "-o", "-"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     lines = [
         "# The NEON kernels on a Cortex-A72, by llvm-mca",
         "",
@@ -75,7 +74,7 @@ def main() -> None:
         "|---|---|---|---|",
     ]
     for name, block in inner_loops(done.stdout).items():
-        if name in ("matmul_w8", "matmul_w4", "low", "matmul"):
+        if name in ("matmul_w8", "matmul_w4", "low_dot", "matmul"):
             products, spent = PRODUCTS * len(_multiplies(block)), cycles(block)
             lines.append(f"| {name} | {products} | {spent:.1f} | {products / spent:.2f} |")
     text = "\n".join(lines) + "\n"

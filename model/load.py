@@ -136,7 +136,7 @@ def _open_native(path: Path, bits: int, threads: int, kv_bytes: int) -> _Opened:
     _ = baked.config  # says so when the file holds a tokenizer alone
     described = baked.metadata
     tokenizer = baked.tokenizer()
-    if tokenizer.size != baked.drawable:
+    if tokenizer.size != baked.n_vocab:
         raise ModelError(f"{path} cannot be used: its tokenizer is not the one of its weights")
     try:
         chat = ChatSource(

@@ -137,7 +137,7 @@ def _write(
             header.tensors = len(entries)
             header.tokenizer_offset, header.tokenizer_size = _align(file, _PAGE), len(tokenizer)
             file.write(tokenizer)
-            header.drawable = Tokenizer.from_bytes(tokenizer).size
+            header.n_vocab = Tokenizer.from_bytes(tokenizer).size
             described = json.dumps(metadata(), ensure_ascii=False).encode()
             header.metadata_offset, header.metadata_size = _align(file, 64), len(described)
             file.write(described)

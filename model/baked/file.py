@@ -17,7 +17,7 @@ from typing import Any
 from model.baked.format import SUFFIX, Header, TensorEntry, tensor_name
 from model.config import BloomConfig
 from model.errors import ModelError
-from model.native import library
+from model.native import check_struct, library
 from model.text.tokenizer import Tokenizer
 
 
@@ -74,9 +74,9 @@ class BakedModel:
         return int(self.header.bits)
 
     @property
-    def drawable(self) -> int:
+    def n_vocab(self) -> int:
         """How many ids the tokenizer knows: the embedding's rows beyond are padding."""
-        return int(self.header.drawable)
+        return int(self.header.n_vocab)
 
     @cached_property
     def config(self) -> BloomConfig:
@@ -166,4 +166,6 @@ def _c() -> ctypes.CDLL:
     c.bloom_file_close.argtypes = (ctypes.c_void_p,)
     c.bloom_file_header.restype = ctypes.c_void_p
     c.bloom_file_header.argtypes = (ctypes.c_void_p,)
+    check_struct("bloom_header", Header)
+    check_struct("bloom_tensor", TensorEntry)
     return c

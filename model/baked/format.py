@@ -41,7 +41,7 @@ class Header(ctypes.LittleEndianStructure):
         ("header_size", ctypes.c_uint32),
         ("header_crc", ctypes.c_uint32),
         ("vocab_rows", ctypes.c_uint32),
-        ("drawable", ctypes.c_uint32),
+        ("n_vocab", ctypes.c_uint32),
         ("hidden", ctypes.c_uint32),
         ("layers", ctypes.c_uint32),
         ("heads", ctypes.c_uint32),

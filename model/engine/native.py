@@ -16,7 +16,7 @@ from model.baked.file import BakedModel
 from model.engine.contract import Logits, Work
 from model.engine.pages import PagedSequence, PagePool
 from model.errors import ModelError
-from model.native import library
+from model.native import check_struct, library
 
 MAX_TOKENS = 128  # of a step: more are split into several
 MAX_THREADS = 256
@@ -252,4 +252,5 @@ def _c() -> ctypes.CDLL:
     c.bloom_logsumexp.restype = ctypes.c_double
     c.bloom_rescored.argtypes = (pointer,)
     c.bloom_rescored.restype = ctypes.c_uint64
+    check_struct("bloom_work", _Work)
     return c

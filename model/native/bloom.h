@@ -1,8 +1,8 @@
-/* The native engine's interface to Python: a baked model, opened in place, and BLOOM run on it.
+/* The native engine's interface to Python: a baked model, used where it is mapped, and BLOOM run on it.
  *
- * Three things are kept apart, as the field does: the file (weights, shared and read-only), the
- * engine (threads and buffers of one process), and the keys and values (pages that the caller
- * owns). Nothing is allocated between two tokens.
+ * Three things are kept apart: the file (weights; shared and read-only), the engine (the threads and buffers
+ * of one process), and the keys and values (pages that the caller owns). No memory is allocated between
+ * two tokens.
  */
 #ifndef BLOOM_H
 #define BLOOM_H
@@ -12,14 +12,19 @@
 
 #define BLOOM_API __attribute__((visibility("default")))
 
-enum { BLOOM_VERSION = 2, BLOOM_GROUP = 64, BLOOM_ROWS = 16, BLOOM_PAGE = 16 };
+enum {
+    BLOOM_VERSION = 2, /* of the file */
+    BLOOM_GROUP = 64,  /* columns that share a scale */
+    BLOOM_ROWS = 16,   /* rows of a block */
+    BLOOM_PAGE = 16,   /* tokens of a page of keys and values */
+};
 
-/* How the numbers of a tensor are written; see pack.c for the layouts. */
+/* How the numbers of a tensor are written; layout.h describes each. */
 enum bloom_format {
-    BLOOM_F32 = 0,  /* plain, row after row, each row filled up to 16 */
-    BLOOM_W8 = 1,   /* 8 bits, 16 rows interleaved, a scale for each group of 64 */
-    BLOOM_W4 = 2,   /* 4 bits, likewise; also the upper plane of the word embedding */
-    BLOOM_LOW = 3,  /* lower plane of the word embedding: 4 bits, row after row */
+    BLOOM_F32 = 0, /* floats */
+    BLOOM_W8 = 1,  /* 8 bits, in blocks of 16 rows, with a scale for each group of 64 columns */
+    BLOOM_W4 = 2,  /* 4 bits, likewise; also the upper plane of the word embedding */
+    BLOOM_LOW = 3, /* the lower plane of the word embedding: 4 bits, row after row */
 };
 
 enum bloom_kind {
@@ -34,20 +39,22 @@ enum bloom_kind {
 
 struct bloom_tensor {
     uint32_t kind, layer, format, rows, cols, reserved;
-    uint64_t offset, size; /* bytes from the start of the file */
+    uint64_t offset, size; /* bytes; the offset counts from the start of the file */
 };
 
-/* The first bytes of a file; `tensors` of bloom_tensor follow at once. Little endian. */
+/* The first bytes of a file; `tensors` entries of struct bloom_tensor follow. Little endian. */
 struct bloom_header {
     uint8_t magic[8];
     uint32_t version, byte_order;
     uint64_t file_size;
-    uint8_t sha256[32];              /* of all bytes from header_size on */
-    uint32_t header_size, header_crc; /* crc32 of header_size bytes, this field taken as 0 */
-    uint32_t vocab_rows, drawable;   /* rows of the embedding; ids that the tokenizer knows */
+    uint8_t sha256[32];      /* of all bytes after header_size */
+    uint32_t header_size;    /* of this, the tensors' entries, and padding */
+    uint32_t header_crc;     /* crc32 of header_size bytes, with 0 for this field */
+    uint32_t vocab_rows;     /* rows of the word embedding, some of which may be padding */
+    uint32_t n_vocab;        /* ids that the tokenizer knows: the first rows */
     uint32_t hidden, layers, heads, max_context, reserved;
-    float epsilon;
-    uint32_t bits;                   /* 8, 4, or 32 for plain floats; 0: a tokenizer alone */
+    float epsilon;           /* of the layer norms */
+    uint32_t bits;           /* of the layers' weights: 8, 4, or 32 for floats; 0 if the file holds only a tokenizer */
     uint32_t tensors;
     uint64_t tokenizer_offset, tokenizer_size, metadata_offset, metadata_size;
 };
@@ -58,38 +65,45 @@ struct bloom_engine;
 /* One sequence's part of a step. */
 struct bloom_work {
     const uint32_t *tokens;
-    uint32_t count;    /* tokens to append */
-    uint32_t start;    /* tokens that the pages hold already */
-    uint8_t **pages;   /* page i holds tokens 16 i to 16 i + 15; enough for start + count */
-    int32_t slot;      /* where the last token's scores go, or -1 */
+    uint32_t count;  /* tokens to append */
+    uint32_t start;  /* tokens that the pages hold already */
+    uint8_t **pages; /* page i holds tokens 16 i to 16 i + 15; there are enough for start + count */
+    int32_t slot;    /* where the logits after the last token are kept, or -1 */
 };
+
+_Static_assert(sizeof(struct bloom_tensor) == 40, "the file format, and model/baked/format.py");
+_Static_assert(sizeof(struct bloom_header) == 136, "the file format, and model/baked/format.py");
+_Static_assert(sizeof(struct bloom_work) == 32, "model/engine/native.py");
+
+/* The size of a structure that Python declares too, by its name; 0 for another name. */
+BLOOM_API uint64_t bloom_struct_size(const char *name);
 
 /* Map a file and check its header; NULL, and a sentence in `error`, when it cannot be used. */
 BLOOM_API struct bloom_file *bloom_file_open(const char *path, char *error, size_t error_size);
 BLOOM_API void bloom_file_close(struct bloom_file *file);
 BLOOM_API const struct bloom_header *bloom_file_header(const struct bloom_file *file);
 
-/* Bytes that a tensor of a format takes. */
+/* The size of a tensor in bytes; 0 for an unknown format. */
 BLOOM_API uint64_t bloom_format_size(uint32_t format, uint64_t rows, uint64_t cols);
 
-/* Floats of `type`, as safetensors names it (F64, F32, F16, BF16); -1 for another. */
+/* Convert numbers of a type that safetensors names (F64, F32, F16, BF16) to floats; -1 for another type. */
 BLOOM_API int bloom_widen(const char *type, const void *values, uint64_t count, float *out);
-/* Whether all of some floats are equal, one by one. */
+/* Whether each float equals the other one in its place. */
 BLOOM_API int bloom_same(const float *one, const float *other, uint64_t count);
-/* Write `rows` rows (a multiple of 16, or the tensor's last ones) in a format; adds the squares of
- * the errors and of the values to sums[0] and [1], keeps the largest error in sums[2], and adds to
- * sums[3] the squares that are lost because the scales of tiny values cannot be kept as fp16; the
- * largest share of a row's squares that is lost so is kept in sums[4].
- * Returns 0, BLOOM_NOT_FINITE or BLOOM_TOO_LARGE: nothing is ever clipped to what can be kept. */
+/* Quantise `rows` rows (a multiple of 16, or the last rows of the tensor) to a format, and add what this cost to
+ * sums [5]: [0] the squared errors, [1] the squared values, [2] the largest error, [3] the part of [0] that comes
+ * of scales that are too small for fp16, [4] the largest share of a row's squared values lost in that way.
+ * Returns 0, BLOOM_NOT_FINITE or BLOOM_TOO_LARGE; values that are out of range are never clipped. */
 enum bloom_value { BLOOM_NOT_FINITE = -1, BLOOM_TOO_LARGE = -2 };
 BLOOM_API int bloom_pack(uint32_t format, uint32_t rows, uint32_t cols, const float *values,
                          uint8_t *out, double *sums);
-/* The word embedding's rows as two planes and, for each row, the norm of what `low` adds. */
+/* The same for rows of the word embedding, as two planes, and the norm of each row of the lower plane. */
 BLOOM_API int bloom_pack_embedding(uint32_t rows, uint32_t cols, const float *values,
                                    uint8_t *high, uint8_t *low, float *norms, double *sums);
 
-/* Make an engine; it starts no thread before its first step. `isa` is NULL for the best there is.
- * `max_tokens` bounds a step, `slots` the sequences whose scores are kept at once. */
+/* Make an engine, of at most `max_tokens` in a step, and logits for at most `slots` sequences. `isa` names the
+ * instruction set; NULL takes the fastest. Threads start with the first step, so that a process may fork before.
+ * NULL, and a sentence in `error`, when it cannot be made. */
 BLOOM_API struct bloom_engine *bloom_engine_new(const struct bloom_file *file, uint32_t threads,
                                                 uint32_t max_tokens, uint32_t slots,
                                                 const char *isa, char *error, size_t error_size);
@@ -97,25 +111,26 @@ BLOOM_API void bloom_engine_free(struct bloom_engine *engine);
 BLOOM_API const char *bloom_engine_isa(const struct bloom_engine *engine);
 BLOOM_API uint64_t bloom_engine_page_size(const struct bloom_engine *engine);
 
-/* A number that changes with each chunk of each phase of a step; from any thread. */
+/* A number that changes while a step makes progress; may be read by any thread. */
 BLOOM_API uint64_t bloom_progress(const struct bloom_engine *engine);
 
-/* Run one step; works' scores are valid until the next. 0, or -1 for an argument out of range. */
+/* Run one step. Works with a slot use slots 0, 1, ... in order; their logits are valid until the next step.
+ * Returns 0, or -1 for an argument out of range. */
 BLOOM_API int bloom_forward(struct bloom_engine *engine, const struct bloom_work *works,
                             uint32_t count);
 
-/* The `count` largest of a slot's logits, `without` some ids (ascending order is not needed);
- * returns how many were found. Equal ones come by lowest id. */
+/* The `count` largest logits of a slot but those of the excluded ids, largest first, equal ones by lowest id;
+ * returns how many there are, or -1 for an argument out of range. */
 BLOOM_API int64_t bloom_top(struct bloom_engine *engine, int32_t slot, uint32_t count,
-                            const uint32_t *without, uint32_t withouts, uint32_t *ids,
+                            const uint32_t *excluded, uint32_t excluded_count, uint32_t *ids,
                             float *logits);
-/* The logits of some ids; -inf for ids that may not be drawn. */
+/* The logits of some ids; -inf for ids that are not in the vocabulary. */
 BLOOM_API void bloom_at(struct bloom_engine *engine, int32_t slot, const uint32_t *ids,
                         uint32_t count, float *logits);
-/* log of the sum of exp(logit / temperature) over all ids but `without`. */
+/* log of the sum of exp(logit / temperature) over all ids but the excluded ones. */
 BLOOM_API double bloom_logsumexp(struct bloom_engine *engine, int32_t slot, double temperature,
-                                 const uint32_t *without, uint32_t withouts);
-/* Rows of the embedding whose lower plane was read since the last step. */
+                                 const uint32_t *excluded, uint32_t excluded_count);
+/* Rows of the word embedding whose lower plane was read since the last step. */
 BLOOM_API uint64_t bloom_rescored(const struct bloom_engine *engine);
 
 #endif

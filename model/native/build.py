@@ -3,8 +3,8 @@
     python -m model.native.build                                 # for this machine
     CC=aarch64-linux-gnu-gcc python -m model.native.build -o DIR/libbloom.so
 
-Each instruction set has a file of its own, compiled with its own flags; which of them runs is
-chosen when the library is loaded.
+Each instruction set has a file of its own in kernels/, compiled with its own flags. Which of them
+runs is chosen when an engine is made (kernels/dispatch.c).
 """
 
 import argparse
@@ -32,11 +32,11 @@ _FLAGS = [
     "-fno-trapping-math",
 ]
 _WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wstrict-prototypes"]
-# By the first word of `cc -dumpmachine`: the kernels of one architecture.
+# The kernels of each architecture, by the first word of `cc -dumpmachine`, and their flags.
 _KERNELS = {
     "x86_64": {
-        "kernels_avx2.c": ["-mavx2", "-mfma", "-mf16c"],
-        "kernels_avx512.c": [
+        "avx2.c": ["-mavx2", "-mfma", "-mf16c"],
+        "avx512.c": [
             "-mavx512f",
             "-mavx512bw",
             "-mavx512vl",
@@ -46,8 +46,8 @@ _KERNELS = {
         ],
     },
     "aarch64": {
-        "kernels_neon.c": ["-mtune=cortex-a72"],
-        "kernels_dotprod.c": ["-march=armv8.2-a+dotprod", "-mtune=cortex-a76"],
+        "neon.c": ["-mtune=cortex-a72"],
+        "dotprod.c": ["-march=armv8.2-a+dotprod", "-mtune=cortex-a76"],
     },
 }
 
@@ -64,18 +64,12 @@ def build(
     `compiler` is CC's, or cc; `flags` come last. `ModelError` holds the compiler's complaint.
     """
     cc = shlex.split(compiler or os.environ.get("CC", "cc"))
-    machine = _run([*cc, "-dumpmachine"]).partition("-")[0]
-    special = _KERNELS.get(machine, {})
-    others = {name for kernels in _KERNELS.values() for name in kernels}
     with tempfile.TemporaryDirectory() as scratch:
         objects = []
-        for source in [*sorted(FOLDER.glob("*.c")), *([program] if program else [])]:
-            if source.name in others and source.name not in special:
-                continue
-            target = Path(scratch) / f"{source.stem}.o"
-            of_source = [*_FLAGS, *_WARNINGS, f"-I{FOLDER}", *special.get(source.name, ()), *flags]
-            _run([*cc, *of_source, "-c", str(source), "-o", str(target)])
-            objects.append(str(target))
+        commands = compile_commands(cc, [program] if program else [])
+        for source, command in commands.items():
+            objects.append(str(Path(scratch) / f"{source.stem}.o"))
+            _run([*command, *flags, "-o", objects[-1]])
         # Under a temporary name first: a process may have the former library mapped.
         fresh = output.with_suffix(f".{os.getpid()}.tmp")
         kind = [] if program else ["-shared"]
@@ -83,14 +77,36 @@ def build(
         fresh.replace(output)
 
 
+def compile_commands(cc: Sequence[str], others: Sequence[Path] = ()) -> dict[Path, list[str]]:
+    """Return how each source is compiled for the compiler's machine, by the source.
+
+    These are the sources of the library, and `others`. What is lacking is only the output.
+    """
+    machine = _run([*cc, "-dumpmachine"]).partition("-")[0]
+    special = _KERNELS.get(machine, {})
+    foreign = {name for kernels in _KERNELS.values() for name in kernels} - special.keys()
+    return {
+        source: [
+            *cc,
+            *_FLAGS,
+            *_WARNINGS,
+            f"-I{FOLDER}",
+            *special.get(source.name, ()),
+            "-c",
+            str(source),
+        ]
+        for source in (*sorted(FOLDER.rglob("*.c")), *others)
+        if source.name not in foreign
+    }
+
+
 def is_fresh() -> bool:
-    """Whether the library is there and newer than all that it is made of."""
+    """Whether the library is there and newer than its sources and this file."""
     if not LIBRARY.is_file():
         return False
     built = LIBRARY.stat().st_mtime_ns
-    return all(
-        path.stat().st_mtime_ns <= built for path in FOLDER.glob("*.[ch]*") if "__" not in path.name
-    )
+    sources = (*FOLDER.rglob("*.[ch]"), Path(__file__))
+    return all(path.stat().st_mtime_ns <= built for path in sources)
 
 
 def _run(command: Sequence[str]) -> str:

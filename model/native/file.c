@@ -1,5 +1,5 @@
-/* Opening a baked model: a mapping and checks of its header, so that nothing read later is out of
- * bounds whatever the bytes are. Weights themselves are not read: that would take seconds. */
+/* Opening a baked model: it is mapped, and its header is checked, so that no later read is out of bounds, whatever
+ * the bytes are. The weights themselves are not read, which would take seconds. */
 #include "file.h"
 
 #include <errno.h>
@@ -22,6 +22,7 @@ static int refuse(char *error, size_t size, const char *format, ...) {
     return -1;
 }
 
+/* The crc32 of some bytes, with zeros for the four at `hole`. */
 static uint32_t crc32_of(const uint8_t *data, size_t size, size_t hole) {
     uint32_t crc = ~0u;
     for (size_t i = 0; i < size; i++) {
@@ -31,27 +32,28 @@ static uint32_t crc32_of(const uint8_t *data, size_t size, size_t hole) {
     return ~crc;
 }
 
+/* Whether a section lies behind the header and within the file, at a multiple of `step`. */
 static int inside(uint64_t offset, uint64_t size, const struct bloom_header *header, uint64_t step) {
     return offset % step == 0 && offset >= header->header_size && offset <= header->file_size &&
            size <= header->file_size - offset;
 }
 
-/* Rows, columns and format that a tensor must have; 0 when there is no such kind at these bits. */
+/* The rows, columns and format that a tensor must have; 0 if there is no tensor of this kind at these bits. */
 static int expected(const struct bloom_header *h, uint32_t kind, struct bloom_tensor *out) {
     uint32_t matrix = h->bits == 32 ? BLOOM_F32 : h->bits == 8 ? BLOOM_W8 : BLOOM_W4;
-    uint32_t wide = h->hidden, vector = (uint32_t)round_up(wide, 16);
-    *out = (struct bloom_tensor){.kind = kind, .format = BLOOM_F32, .rows = 1, .cols = vector};
+    uint32_t hidden = h->hidden;
+    *out = (struct bloom_tensor){.kind = kind, .format = BLOOM_F32, .rows = 1, .cols = (uint32_t)padded(hidden)};
     switch (kind) {
-    case BLOOM_EMBED_HIGH: out->format = BLOOM_W4, out->rows = h->vocab_rows, out->cols = wide; break;
-    case BLOOM_EMBED_LOW: out->format = BLOOM_LOW, out->rows = h->vocab_rows, out->cols = wide; break;
-    case BLOOM_EMBED_NORM: out->cols = (uint32_t)round_up(h->vocab_rows, 16); break;
-    case BLOOM_EMBED_F32: out->rows = h->vocab_rows, out->cols = wide; break;
-    case BLOOM_QKV_WEIGHT: out->format = matrix, out->rows = 3 * wide, out->cols = wide; break;
-    case BLOOM_DENSE_WEIGHT: out->format = matrix, out->rows = wide, out->cols = wide; break;
-    case BLOOM_UP_WEIGHT: out->format = matrix, out->rows = 4 * wide, out->cols = wide; break;
-    case BLOOM_DOWN_WEIGHT: out->format = matrix, out->rows = wide, out->cols = 4 * wide; break;
-    case BLOOM_QKV_BIAS: out->cols = (uint32_t)round_up(3 * wide, 16); break;
-    case BLOOM_UP_BIAS: out->cols = (uint32_t)round_up(4 * wide, 16); break;
+    case BLOOM_EMBED_HIGH: out->format = BLOOM_W4, out->rows = h->vocab_rows, out->cols = hidden; break;
+    case BLOOM_EMBED_LOW: out->format = BLOOM_LOW, out->rows = h->vocab_rows, out->cols = hidden; break;
+    case BLOOM_EMBED_NORM: out->cols = (uint32_t)padded(h->vocab_rows); break;
+    case BLOOM_EMBED_F32: out->rows = h->vocab_rows, out->cols = hidden; break;
+    case BLOOM_QKV_WEIGHT: out->format = matrix, out->rows = 3 * hidden, out->cols = hidden; break;
+    case BLOOM_DENSE_WEIGHT: out->format = matrix, out->rows = hidden, out->cols = hidden; break;
+    case BLOOM_UP_WEIGHT: out->format = matrix, out->rows = 4 * hidden, out->cols = hidden; break;
+    case BLOOM_DOWN_WEIGHT: out->format = matrix, out->rows = hidden, out->cols = 4 * hidden; break;
+    case BLOOM_QKV_BIAS: out->cols = (uint32_t)padded(3 * hidden); break;
+    case BLOOM_UP_BIAS: out->cols = (uint32_t)padded(4 * hidden); break;
     default: break;
     }
     return h->bits == 32 ? kind != BLOOM_EMBED_HIGH && kind != BLOOM_EMBED_LOW && kind != BLOOM_EMBED_NORM
@@ -74,7 +76,7 @@ static int check_tensors(struct bloom_file *file, char *error, size_t size) {
         if (t->format != wanted.format || t->rows != wanted.rows || t->cols != wanted.cols ||
             t->size != bloom_format_size(t->format, t->rows, t->cols))
             return refuse(error, size, "tensor %u does not have the shape that the header asks for", i);
-        if (!inside(t->offset, t->size, h, 64))
+        if (!inside(t->offset, t->size, h, CACHE_LINE))
             return refuse(error, size, "tensor %u reaches beyond the end of the file", i);
         const uint8_t **place = &file->tensors[in_layer(t->kind) ? t->layer + 1 : 0][t->kind];
         if (*place) return refuse(error, size, "tensor %u is there twice", i);
@@ -105,14 +107,14 @@ static int check(struct bloom_file *file, uint64_t size, char *error, size_t err
         h->tensors > (h->header_size - sizeof *h) / sizeof(struct bloom_tensor) ||
         crc32_of(file->base, h->header_size, offsetof(struct bloom_header, header_crc)) != h->header_crc)
         return refuse(error, error_size, "its header is damaged");
-    if (!inside(h->tokenizer_offset, h->tokenizer_size, h, 64) ||
+    if (!inside(h->tokenizer_offset, h->tokenizer_size, h, CACHE_LINE) ||
         !inside(h->metadata_offset, h->metadata_size, h, 1))
         return refuse(error, error_size, "its tokenizer or description reaches beyond the end of the file");
     if (h->bits == 0 && h->tensors == 0) return 0; /* a tokenizer alone */
     if ((h->bits != 4 && h->bits != 8 && h->bits != 32) || h->hidden < 1 || h->hidden > 1 << 16 ||
         h->heads < 1 || h->heads > h->hidden || h->hidden % h->heads ||
         h->hidden / h->heads > 1024 || h->layers < 1 || h->layers > 1024 ||
-        h->vocab_rows < 1 || h->vocab_rows > 1 << 24 || h->drawable < 1 || h->drawable > h->vocab_rows ||
+        h->vocab_rows < 1 || h->vocab_rows > 1 << 24 || h->n_vocab < 1 || h->n_vocab > h->vocab_rows ||
         h->max_context < 1 || h->max_context > 1 << 20 ||
         !(h->epsilon > 0 && h->epsilon < 1))
         return refuse(error, error_size, "its header describes no BLOOM that can be run");
@@ -120,7 +122,7 @@ static int check(struct bloom_file *file, uint64_t size, char *error, size_t err
 }
 
 struct bloom_file *bloom_file_open(const char *path, char *error, size_t error_size) {
-    int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe must not hold us up */
+    int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* opening a pipe must not block */
     struct stat status;
     if (descriptor < 0 || fstat(descriptor, &status)) {
         refuse(error, error_size, "it cannot be opened: %s", strerror(errno));

@@ -8,7 +8,15 @@ struct bloom_file {
     const uint8_t *base;
     size_t size;
     const struct bloom_header *header;
-    const uint8_t *(*tensors)[BLOOM_KINDS]; /* [0]: of the model; [1 + layer]: of a layer */
+    const uint8_t *(*tensors)[BLOOM_KINDS]; /* [0]: of the whole model; [1 + layer]: of a layer */
 };
+
+/* `index` is 0 for the tensors of the whole model, and 1 + layer for those of a layer. */
+static inline const uint8_t *tensor_of(const struct bloom_file *file, size_t index, enum bloom_kind kind) {
+    return file->tensors[index][kind];
+}
+static inline const float *vector_of(const struct bloom_file *file, size_t index, enum bloom_kind kind) {
+    return (const float *)(const void *)tensor_of(file, index, kind);
+}
 
 #endif

@@ -1,21 +1,15 @@
-/* Quantising weights into the layouts that the kernels read.
+/* Quantising weights into the layouts of layout.h.
  *
- * BLOOM_W8, BLOOM_W4: blocks of 16 rows. A block starts with its scales, fp16 [groups][16], filled
- * up to a cache line; then come its tiles [groups], each 16 rows x 64 columns. A tile holds quads:
- * 4 columns of row 0, 4 of row 1, ... 16 rows make one cache line at 8 bits, so that a 32-bit lane
- * of any vector unit is one row and four activations are broadcast to all lanes. At 4 bits a line
- * holds quad 2i in its lower nibbles and quad 2i+1 in its upper ones. value = scale * (nibble - 8).
- *
- * The word embedding is also the output head, 46% of BLOOM-560m. Its 8-bit values are kept as two
- * planes, w = 16 high + low with both in -8..7: `high` is a BLOOM_W4 matrix, and `low` is written
- * row after row (nibble pairs: column j of a group below column j + 32), so that single rows can be
- * made exact at the cost of their own bytes.
+ * The word embedding is also the output head, and 46% of BLOOM-560m. Its 8-bit values are kept as two planes of
+ * 4 bits, value = 16 high + low with both in -8..7. The upper plane is a BLOOM_W4 matrix, and the lower one is written
+ * row after row, so that single rows can be made exact at the cost of their own bytes (head.c).
  */
 #include <math.h>
 #include <string.h>
 
 #include "layout.h"
 
+/* fp32 to fp16, rounded to the nearest, ties to even (after F. Giesen's float_to_half_fast3_rtne). */
 static uint16_t float_to_half(float value) {
     union { float f; uint32_t u; } in = {.f = value}, magic = {.u = ((127u - 15) + (23 - 10) + 1) << 23};
     uint32_t sign = in.u & 0x80000000u, out;
@@ -33,78 +27,88 @@ static uint16_t float_to_half(float value) {
     return (uint16_t)(out | sign >> 16);
 }
 
-static int clamp(float value, int low, int high) {
+/* Round to a whole number within `least` and `most`. */
+static int clamp(float value, int least, int most) {
     long rounded = lrintf(value);
-    return rounded < low ? low : rounded > high ? high : (int)rounded;
+    return rounded < least ? least : rounded > most ? most : (int)rounded;
 }
 
-/* No weight of a BLOOM comes near; the squares of larger ones could overflow in a norm. */
-static const float LARGEST = 1e15f;
-/* A scale of fewer units than these, 2^-24 each, moves by more than 1/128 when it is rounded. */
-enum { FINE = 64, SUBNORMAL = 1024 };
+/* No weight of a BLOOM comes near this. The squares of larger ones could overflow in a layer norm. */
+static const float LARGEST_WEIGHT = 1e15f;
 
-struct group {
-    uint16_t scale;
-    int q[BLOOM_GROUP];
-    double lost; /* squared error beyond that of a scale that is not rounded */
+enum {
+    SUBNORMAL = 1024, /* fp16 numbers below, as bits, are multiples of 2^-24 */
+    COARSE = 64,      /* scales below may move by more than 1/128 when they are rounded */
 };
 
-static double error_of(const float *values, float scale, int low, int high) {
+struct group {
+    uint16_t scale; /* fp16 */
+    int q[BLOOM_GROUP];
+    double lost; /* the squared error that comes of rounding the scale to fp16, where fp16 is coarse */
+};
+
+/* The squared error of a group that is quantised with a scale to whole numbers within `least` and `most`. */
+static double error_of(const float *values, float scale, int least, int most) {
     double error = 0;
     float inverse = scale != 0 ? 1 / scale : 0;
     for (int i = 0; i < BLOOM_GROUP; i++) {
         float q = rintf(values[i] * inverse);
-        q = q < (float)low ? (float)low : q > (float)high ? (float)high : q;
+        q = q < (float)least ? (float)least : q > (float)most ? (float)most : q;
         error += (double)((values[i] - scale * q) * (values[i] - scale * q));
     }
     return error;
 }
 
-/* As error_of, exact for values of any size. */
-static double exact_error_of(const float *values, double scale, int low, int high) {
+/* The same in double precision, which the squares of tiny values need. */
+static double exact_error_of(const float *values, double scale, int least, int most) {
     double error = 0;
     for (int i = 0; i < BLOOM_GROUP && scale != 0; i++) {
         double q = rint(values[i] / scale), rest;
-        q = q < low ? low : q > high ? high : q;
+        q = q < least ? least : q > most ? most : q;
         rest = values[i] - scale * q;
         error += rest * rest;
     }
     return error;
 }
 
-/* Round a scale to fp16: to the nearest, or where fp16 is coarse to the neighbour that fits the
- * values better. The nearest one below could clip a large part of them, or be zero. */
-static uint16_t round_scale(const float *values, float scale, int low, int high) {
+/* Round a scale to fp16: to the nearest, or where fp16 is coarse to the neighbour with the smaller error. There, the
+ * nearest could be so small that many values are clipped, or be zero. */
+static uint16_t round_scale(const float *values, float scale, int least, int most) {
     uint16_t nearest = float_to_half(scale), sign = nearest & 0x8000;
-    if ((nearest & 0x7fff) >= FINE || scale == 0) return nearest;
+    if ((nearest & 0x7fff) >= COARSE || scale == 0) return nearest;
     uint16_t below = (uint16_t)(fabsf(scale) * 0x1p24f), above = (uint16_t)(below + 1);
     if (!below) return above | sign;
-    double error_below = exact_error_of(values, half_to_float(below | sign), low, high);
-    double error_above = exact_error_of(values, half_to_float(above | sign), low, high);
+    double error_below = exact_error_of(values, half_to_float(below | sign), least, most);
+    double error_above = exact_error_of(values, half_to_float(above | sign), least, most);
     return (error_below < error_above ? below : above) | sign;
 }
 
-/* Quantise 64 values to whole numbers in low..high times a scale that fp16 can hold; the scale is
- * infinite when they are too large for that. */
-static struct group quantise(const float *values, int low, int high) {
-    struct group out = {0};
-    float least = 0, most = 0;
+/* The scale of the smallest size that clips none of 64 values. Below zero there is more room than above, so a negative
+ * scale, which swaps the two sides, may be smaller. */
+static float covering_scale(const float *values, int least, int most) {
+    float smallest = 0, largest = 0;
     for (int i = 0; i < BLOOM_GROUP; i++) {
-        least = fminf(least, values[i]);
-        most = fmaxf(most, values[i]);
+        smallest = fminf(smallest, values[i]);
+        largest = fmaxf(largest, values[i]);
     }
-    /* The range reaches further below zero than above: a negative scale turns the values round. */
-    float upright = fmaxf(least / (float)low, most / (float)high);
-    float turned = fmaxf(most / (float)-low, least / (float)-high);
-    float scale = turned < upright ? -turned : upright;
-    if (high - low < 32) {
-        /* With few steps it pays to clip the largest: search, by the squared error. */
-        double best = error_of(values, scale, low, high);
+    float upright = fmaxf(smallest / (float)least, largest / (float)most);
+    float swapped = fmaxf(largest / (float)-least, smallest / (float)-most);
+    return swapped < upright ? -swapped : upright;
+}
+
+/* Quantise 64 values to whole numbers within `least` and `most`, times a scale that is kept as fp16. The scale is
+ * infinite when the values are too large for fp16. */
+static struct group quantise(const float *values, int least, int most) {
+    struct group out = {0};
+    float scale = covering_scale(values, least, most);
+    if (most - least < 32) {
+        /* With few steps, a smaller scale that clips the largest values can have a smaller error: try some. */
+        double best = error_of(values, scale, least, most);
         float first = scale;
         for (int i = 1; i <= 10; i++) {
             for (int sign = -1; sign <= 1; sign += 2) {
                 float tried = (float)sign * first * (1 - 0.03f * (float)i);
-                double error = error_of(values, tried, low, high);
+                double error = error_of(values, tried, least, most);
                 if (error < best) {
                     best = error;
                     scale = tried;
@@ -112,52 +116,57 @@ static struct group quantise(const float *values, int low, int high) {
             }
         }
     }
-    out.scale = round_scale(values, scale, low, high);
+    out.scale = round_scale(values, scale, least, most);
     float rounded = half_to_float(out.scale);
     if (isinf(rounded)) return out;
     for (int i = 0; i < BLOOM_GROUP; i++)
-        out.q[i] = rounded == 0 ? 0 : clamp(values[i] / rounded, low, high);
+        out.q[i] = rounded == 0 ? 0 : clamp(values[i] / rounded, least, most);
     if ((out.scale & 0x7fff) < SUBNORMAL) {
         for (int i = 0; i < BLOOM_GROUP; i++) {
             double rest = values[i] - (double)rounded * out.q[i];
             out.lost += rest * rest;
         }
-        out.lost = fmax(0, out.lost - exact_error_of(values, scale, low, high));
+        out.lost = fmax(0, out.lost - exact_error_of(values, scale, least, most));
     }
     return out;
 }
 
-static int check(const float *values, size_t count) {
+static int check_values(const float *values, size_t count) {
     int large = 0;
     for (size_t i = 0; i < count; i++) {
         if (!isfinite(values[i])) return BLOOM_NOT_FINITE;
-        large |= fabsf(values[i]) > LARGEST;
+        large |= fabsf(values[i]) > LARGEST_WEIGHT;
     }
     return large ? BLOOM_TOO_LARGE : 0;
 }
 
-struct row { double squares, lost; };
+/* The indices of `sums`, which bloom_pack describes. */
+enum { SQUARED_ERRORS, SQUARES, LARGEST_ERROR, LOST, LOST_OF_ROW };
 
-static void account(const float *values, const struct group *group, size_t count, double *sums,
-                    struct row *row) {
+/* The sums of one row. */
+struct row {
+    double squares, lost;
+};
+
+static void add_group(const float *values, const struct group *group, size_t count, double *sums, struct row *row) {
     float scale = half_to_float(group->scale);
     row->lost += group->lost;
     for (size_t i = 0; i < count; i++) {
         double error = fabs((double)values[i] - (double)scale * group->q[i]);
         double square = (double)values[i] * values[i];
-        sums[0] += error * error;
-        sums[1] += square;
+        sums[SQUARED_ERRORS] += error * error;
+        sums[SQUARES] += square;
         row->squares += square;
-        if (error > sums[2]) sums[2] = error;
+        if (error > sums[LARGEST_ERROR]) sums[LARGEST_ERROR] = error;
     }
 }
 
-static void account_row(const struct row *row, double *sums) {
-    sums[3] += row->lost;
-    if (row->lost > sums[4] * row->squares) sums[4] = row->lost / row->squares;
+static void add_row(const struct row *row, double *sums) {
+    sums[LOST] += row->lost;
+    if (row->lost > sums[LOST_OF_ROW] * row->squares) sums[LOST_OF_ROW] = row->lost / row->squares;
 }
 
-/* Copy a row's group, filled up with zeros; returns how many columns are real. */
+/* Copy a group of a row, padded with zeros; returns how many of its columns the row has. */
 static size_t load(float *out, const float *row, size_t group, size_t cols) {
     size_t first = group * BLOOM_GROUP, count = cols - first < BLOOM_GROUP ? cols - first : BLOOM_GROUP;
     memset(out, 0, BLOOM_GROUP * sizeof *out);
@@ -165,22 +174,19 @@ static size_t load(float *out, const float *row, size_t group, size_t cols) {
     return count;
 }
 
-static void put_scale(uint8_t *at, uint16_t scale) {
-    at[0] = (uint8_t)scale;
-    at[1] = (uint8_t)(scale >> 8);
-}
-
-/* Where a tile keeps column `col` of row `row`: a line for each quad, or for each pair of quads. */
-static void put_nibble(uint8_t *tile, int row, int col, int value) {
-    int quad = col / 4;
-    uint8_t *at = tile + quad / 2 * 64 + row * 4 + col % 4;
-    *at = (uint8_t)(quad % 2 ? (*at & 0x0f) | (value + 8) << 4 : (*at & 0xf0) | (value + 8));
+/* Blocks of zeros: rows and columns that are only padding stay so. */
+static void clear_w4(uint8_t *out, size_t blocks, size_t groups) {
+    size_t size = block_size_w4(groups), scales = scales_size(groups);
+    for (size_t b = 0; b < blocks; b++) {
+        memset(out + b * size, 0, scales);
+        memset(out + b * size + scales, W4_ZERO << 4 | W4_ZERO, size - scales);
+    }
 }
 
 uint64_t bloom_format_size(uint32_t format, uint64_t rows, uint64_t cols) {
-    size_t blocks = (rows + BLOOM_ROWS - 1) / BLOOM_ROWS, groups = groups_of(cols);
+    size_t blocks = blocks_of(rows), groups = groups_of(cols);
     switch (format) {
-    case BLOOM_F32: return rows * round_up(cols, 16) * sizeof(float);
+    case BLOOM_F32: return rows * padded(cols) * sizeof(float);
     case BLOOM_W8: return blocks * block_size_w8(groups);
     case BLOOM_W4: return blocks * block_size_w4(groups);
     case BLOOM_LOW: return rows * low_row_size(groups);
@@ -188,108 +194,102 @@ uint64_t bloom_format_size(uint32_t format, uint64_t rows, uint64_t cols) {
     }
 }
 
-int bloom_pack(uint32_t format, uint32_t rows, uint32_t cols, const float *values, uint8_t *out,
-               double *sums) {
-    int problem = check(values, (size_t)rows * cols);
+static void pack_f32(uint32_t rows, uint32_t cols, const float *values, uint8_t *out) {
+    size_t stride = padded(cols) * sizeof(float);
+    memset(out, 0, rows * stride);
+    for (size_t row = 0; row < rows; row++) memcpy(out + row * stride, values + row * cols, cols * sizeof(float));
+}
+
+int bloom_pack(uint32_t format, uint32_t rows, uint32_t cols, const float *values, uint8_t *out, double *sums) {
+    int problem = check_values(values, (size_t)rows * cols);
     if (problem) return problem;
-    memset(out, 0, bloom_format_size(format, rows, cols));
     if (format == BLOOM_F32) {
-        size_t stride = round_up(cols, 16) * sizeof(float);
-        for (size_t row = 0; row < rows; row++)
-            memcpy(out + row * stride, values + row * cols, cols * sizeof(float));
+        pack_f32(rows, cols, values, out);
         return 0;
     }
-    size_t groups = groups_of(cols), blocks = (rows + BLOOM_ROWS - 1) / BLOOM_ROWS;
-    size_t size = format == BLOOM_W8 ? block_size_w8(groups) : block_size_w4(groups);
-    size_t tile_size = BLOOM_GROUP * BLOOM_ROWS / (format == BLOOM_W8 ? 1 : 2);
-    if (format == BLOOM_W4) /* rows and columns that only fill up are zeros too */
-        for (size_t b = 0; b < blocks; b++)
-            memset(out + b * size + scales_size(groups), 0x88, groups * tile_size);
+    int w8 = format == BLOOM_W8;
+    size_t groups = groups_of(cols), blocks = blocks_of(rows);
+    size_t size = w8 ? block_size_w8(groups) : block_size_w4(groups), tile_size = w8 ? TILE_W8 : TILE_W4;
+    if (w8) memset(out, 0, blocks * size);
+    else clear_w4(out, blocks, groups);
     for (size_t row = 0; row < rows; row++) {
         uint8_t *block = out + row / BLOOM_ROWS * size;
-        int lane = (int)(row % BLOOM_ROWS);
+        size_t lane = row % BLOOM_ROWS;
         struct row whole = {0};
         for (size_t g = 0; g < groups; g++) {
             float part[BLOOM_GROUP];
             size_t count = load(part, values + row * cols, g, cols);
-            struct group group = format == BLOOM_W8 ? quantise(part, -127, 127) : quantise(part, -8, 7);
+            struct group group = w8 ? quantise(part, -127, 127) : quantise(part, -8, 7);
             if (isinf(half_to_float(group.scale))) return BLOOM_TOO_LARGE;
-            account(part, &group, count, sums, &whole);
-            put_scale(block + (g * BLOOM_ROWS + (size_t)lane) * 2, group.scale);
+            add_group(part, &group, count, sums, &whole);
+            put_half(block + g * TILE_SCALES + lane * 2, group.scale);
             uint8_t *tile = block + scales_size(groups) + g * tile_size;
-            for (int i = 0; i < BLOOM_GROUP; i++) {
-                if (format == BLOOM_W8) tile[i / 4 * 64 + lane * 4 + i % 4] = (uint8_t)group.q[i];
-                else put_nibble(tile, lane, i, group.q[i]);
+            for (size_t i = 0; i < BLOOM_GROUP; i++) {
+                if (w8) tile[w8_byte(lane, i)] = (uint8_t)group.q[i];
+                else w4_put(tile, lane, i, group.q[i]);
             }
         }
-        account_row(&whole, sums);
+        add_row(&whole, sums);
     }
     return 0;
 }
 
 int bloom_pack_embedding(uint32_t rows, uint32_t cols, const float *values, uint8_t *high,
                          uint8_t *low, float *norms, double *sums) {
-    int problem = check(values, (size_t)rows * cols);
+    int problem = check_values(values, (size_t)rows * cols);
     if (problem) return problem;
-    size_t groups = groups_of(cols), blocks = (rows + BLOOM_ROWS - 1) / BLOOM_ROWS;
-    size_t size = block_size_w4(groups), low_size = low_row_size(groups);
-    memset(high, 0, blocks * size);
+    size_t groups = groups_of(cols), size = block_size_w4(groups), low_size = low_row_size(groups);
+    clear_w4(high, blocks_of(rows), groups);
     memset(low, 0, rows * low_size);
-    for (size_t b = 0; b < blocks; b++)
-        memset(high + b * size + scales_size(groups), 0x88, size - scales_size(groups));
     for (size_t row = 0; row < rows; row++) {
-        uint8_t *block = high + row / BLOOM_ROWS * size, *line = low + row * low_size;
-        int lane = (int)(row % BLOOM_ROWS);
+        uint8_t *block = high + row / BLOOM_ROWS * size, *low_row = low + row * low_size;
+        size_t lane = row % BLOOM_ROWS;
         struct row whole = {0};
         double square = 0;
         for (size_t g = 0; g < groups; g++) {
             float part[BLOOM_GROUP];
             size_t count = load(part, values + row * cols, g, cols);
-            struct group group = quantise(part, -128, 119); /* 16 * 7 + 7 is the most */
-            /* The upper plane's scale is 16 times this one: it must not overflow fp16. */
+            struct group group = quantise(part, -128, 119); /* 16 * 7 + 7 */
+            /* The upper plane's scale is 16 times this one, and fp16 ends at 65504. */
             if (fabsf(half_to_float(group.scale)) > 4000) return BLOOM_TOO_LARGE;
-            account(part, &group, count, sums, &whole);
+            add_group(part, &group, count, sums, &whole);
             float scale = half_to_float(group.scale);
-            put_scale(block + (g * BLOOM_ROWS + (size_t)lane) * 2, float_to_half(scale * 16));
-            put_scale(line + groups * BLOOM_GROUP / 2 + g * 2, group.scale);
-            uint8_t *tile = block + scales_size(groups) + g * BLOOM_GROUP * BLOOM_ROWS / 2;
-            for (int i = 0; i < BLOOM_GROUP; i++) {
+            put_half(block + g * TILE_SCALES + lane * 2, float_to_half(scale * 16));
+            put_half(low_row + low_scales_at(groups) + g * 2, group.scale);
+            uint8_t *tile = block + scales_size(groups) + g * TILE_W4;
+            for (size_t i = 0; i < BLOOM_GROUP; i++) {
                 int upper = (group.q[i] + 8 + 256) / 16 - 16, lower = group.q[i] - 16 * upper;
-                put_nibble(tile, lane, i, upper);
-                line[g * 32 + (size_t)(i % 32)] |= (uint8_t)((lower + 8) << (i < 32 ? 0 : 4));
+                w4_put(tile, lane, i, upper);
+                low_put(low_row, g, i, lower);
                 square += (double)scale * lower * scale * lower;
             }
         }
-        account_row(&whole, sums);
-        norms[row] = nextafterf((float)sqrt(square), INFINITY);
+        add_row(&whole, sums);
+        norms[row] = nextafterf((float)sqrt(square), INFINITY); /* never less than the true norm */
     }
     return 0;
 }
 
-/* What lies at any address, aligned or not. */
-static inline uint16_t half_at(const uint8_t *at) {
-    uint16_t half;
-    memcpy(&half, at, sizeof half);
-    return half;
-}
-
 int bloom_widen(const char *type, const void *values, uint64_t count, float *out) {
-    const uint8_t *at = values;
-    if (!strcmp(type, "F32")) memcpy(out, values, count * sizeof *out);
-    else if (!strcmp(type, "F64"))
+    const uint8_t *at = values; /* aligned or not */
+    if (!strcmp(type, "F32")) {
+        memcpy(out, values, count * sizeof *out);
+    } else if (!strcmp(type, "F64")) {
         for (uint64_t i = 0; i < count; i++) {
-            double wide;
-            memcpy(&wide, at + i * sizeof wide, sizeof wide);
-            out[i] = (float)wide;
+            double value;
+            memcpy(&value, at + i * sizeof value, sizeof value);
+            out[i] = (float)value;
         }
-    else if (!strcmp(type, "F16"))
+    } else if (!strcmp(type, "F16")) {
         for (uint64_t i = 0; i < count; i++) out[i] = half_to_float(half_at(at + i * 2));
-    else if (!strcmp(type, "BF16"))
+    } else if (!strcmp(type, "BF16")) {
         for (uint64_t i = 0; i < count; i++) {
-            union { uint32_t u; float f; } wide = {.u = (uint32_t)half_at(at + i * 2) << 16};
-            out[i] = wide.f;
+            union { uint32_t u; float f; } value = {.u = (uint32_t)half_at(at + i * 2) << 16};
+            out[i] = value.f;
         }
-    else return -1;
+    } else {
+        return -1;
+    }
     return 0;
 }
 

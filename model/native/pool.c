@@ -1,7 +1,8 @@
-/* Threads for phases of a few microseconds: they spin for a moment and sleep when nothing comes.
+/* Threads for tasks that take microseconds: between two tasks they spin for a moment, then sleep.
  *
- * Nobody is waited for that took no chunk, so a thread that the system has put aside delays the
- * others by one chunk at most. Threads start with the first task, which is after any fork.
+ * A task ends when all its chunks are done, whoever did them. So a thread that the system does not run delays the
+ * others only if it has taken a chunk, and then by that chunk. Threads start with the first task, so that a process may
+ * fork before.
  */
 #include "pool.h"
 
@@ -12,7 +13,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { SPINS = 4000 }; /* tens of microseconds: longer than the gap between two phases of a step */
+enum { SPINS = 4000 }; /* tens of microseconds: more than lie between two phases of a step */
 
 static inline void pause_briefly(void) {
 #if defined(__x86_64__)
@@ -26,7 +27,7 @@ static void futex(_Atomic uint32_t *word, int operation, uint32_t value) {
     syscall(SYS_futex, word, operation | FUTEX_PRIVATE_FLAG, value, NULL, NULL, 0);
 }
 
-/* Take chunks of the phase at hand until none is left. */
+/* Do chunks of the current phase until none is left. */
 static void help(struct pool *pool, size_t thread) {
     for (;;) {
         uint64_t ticket = atomic_load(&pool->ticket);
@@ -34,9 +35,9 @@ static void help(struct pool *pool, size_t thread) {
         task_fn *task = atomic_load_explicit(&pool->task, memory_order_acquire);
         void *context = atomic_load_explicit(&pool->context, memory_order_acquire);
         if (chunk >= atomic_load_explicit(&pool->chunks, memory_order_acquire)) return;
-        /* If the phase has changed since, what was read may be of two phases: then this fails.
-         * Whoever reads a field of the next phase (acquire) also sees the ticket that was stored
-         * before it (release), on ARM too, where plain stores may overtake one another. */
+        /* If a new phase began meanwhile, the fields may be of two phases, and this fails: a thread that reads a field
+         * of the new phase (acquire) sees the ticket that was stored before it (release). On ARM, plain stores could be
+         * seen in another order. */
         if (!atomic_compare_exchange_weak(&pool->ticket, &ticket, ticket + 1)) continue;
         task(context, chunk, thread);
         atomic_fetch_add(&pool->done, 1);
@@ -51,7 +52,7 @@ static void *work(void *argument) {
     size_t thread = start->thread;
     free(start);
     for (;;) {
-        /* In this order: pool_close stores them in the other one, and its wake is not missed. */
+        /* The epoch is read first. pool_close stores `stopping` first, so that its wake is never missed. */
         uint32_t epoch = atomic_load(&pool->epoch);
         if (atomic_load(&pool->stopping)) return NULL;
         help(pool, thread);
@@ -75,7 +76,7 @@ int pool_open(struct pool *pool, size_t size) {
     return pool->threads ? 0 : -1;
 }
 
-/* Signals are for the thread that the program handles them in. */
+/* The threads block all signals, which are left to the threads of the program. */
 static void start_threads(struct pool *pool) {
     sigset_t all, before;
     sigfillset(&all);
@@ -86,7 +87,7 @@ static void start_threads(struct pool *pool) {
         *start = (struct start){pool, pool->started};
         if (pthread_create(&pool->threads[pool->started], NULL, work, start)) {
             free(start);
-            break; /* with fewer threads it is slower, but right */
+            break; /* fewer threads give the same results, only later */
         }
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -101,7 +102,7 @@ void pool_close(struct pool *pool) {
 
 void pool_run(struct pool *pool, task_fn *task, void *context, size_t chunks) {
     if (chunks < 2 || pool->size < 2) {
-        /* The caller alone writes `alone`: a plain store, not an atomic addition. */
+        /* Only the caller writes `alone`, so a plain store will do. */
         uint64_t alone = atomic_load_explicit(&pool->alone, memory_order_relaxed);
         for (size_t chunk = 0; chunk < chunks; chunk++) {
             task(context, chunk, 0);
@@ -110,7 +111,7 @@ void pool_run(struct pool *pool, task_fn *task, void *context, size_t chunks) {
         return;
     }
     if (!pool->started) start_threads(pool);
-    /* A ticket past the end while the fields change: whoever reads now takes nothing. */
+    /* While the fields change, the ticket is past the last chunk, so that no thread takes one. */
     atomic_store(&pool->ticket, (uint64_t)++pool->phase << 32 | UINT32_MAX);
     atomic_store(&pool->done, 0);
     atomic_store_explicit(&pool->task, task, memory_order_release);
@@ -126,7 +127,7 @@ void pool_run(struct pool *pool, task_fn *task, void *context, size_t chunks) {
 }
 
 uint64_t pool_progress(const struct pool *pool) {
-    /* Both only grow, so that their sum is never the same again. */
+    /* Both only grow, so their sum never comes back to an earlier value. */
     return atomic_load_explicit(&pool->ticket, memory_order_relaxed) +
            atomic_load_explicit(&pool->alone, memory_order_relaxed);
 }

@@ -1,6 +1,5 @@
-/* The characters of words: `\w` of Rust's crate regex, which decides where an added token with
- * `single_word` stands alone. Made by asking `tokenizers` 0.23 for every character, which a test repeats.
- */
+/* The characters of words, `\w` in the Rust crate regex: an added token with `single_word` must not touch them. The
+ * table was made by asking `tokenizers` 0.23 about every character; a test asks again. */
 #ifndef WORDS_H
 #define WORDS_H
 

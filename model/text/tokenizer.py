@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from model.errors import ModelError
-from model.native import library
+from model.native import check_struct, library
 from model.text.vocabulary import (
     BEGIN,
     END,
@@ -187,6 +187,8 @@ def _c() -> ctypes.CDLL:
     c.bloom_tokenizer_check.restype = ctypes.c_char_p
     c.bloom_encode.argtypes = (pointer, ctypes.c_char_p, ctypes.c_uint64, pointer, pointer, pointer)
     c.bloom_encode.restype = ctypes.c_int64
+    check_struct("tokenizer_header", Header)
+    check_struct("added", Added)
     return c
 
 

@@ -39,7 +39,7 @@ class Header(ctypes.LittleEndianStructure):
         ("version", ctypes.c_uint32),
         ("size", ctypes.c_uint32),
         ("merges", ctypes.c_uint32),
-        ("slots", ctypes.c_uint32),
+        ("buckets", ctypes.c_uint32),
         ("added", ctypes.c_uint32),
         ("normalized", ctypes.c_uint32),
         ("before", ctypes.c_uint32),
@@ -49,7 +49,7 @@ class Header(ctypes.LittleEndianStructure):
         ("bytes_at", ctypes.c_uint32),
         ("bytes_size", ctypes.c_uint32),
         ("merges_at", ctypes.c_uint32),
-        ("slots_at", ctypes.c_uint32),
+        ("buckets_at", ctypes.c_uint32),
         ("added_at", ctypes.c_uint32),
         ("around_at", ctypes.c_uint32),
         ("single", ctypes.c_uint32 * 256),
@@ -104,7 +104,7 @@ def compile_json(data: Mapping[str, Any], settings: TokenizerSettings | None = N
     for merge in data["model"]["merges"]:
         left, right = merge.split(" ") if isinstance(merge, str) else merge
         merges.extend((vocab[left], vocab[right], vocab[left + right]))
-    slots = _hash_table(merges)
+    buckets = _hash_table(merges)
     starts, blob = array("I", [0]), bytearray()
     for text in texts:
         blob += text
@@ -117,7 +117,7 @@ def compile_json(data: Mapping[str, Any], settings: TokenizerSettings | None = N
         version=VERSION,
         size=len(texts),
         merges=len(merges) // 3,
-        slots=len(slots),
+        buckets=len(buckets),
         added=len(first),
         normalized=len(second),
         before=len(before),
@@ -130,7 +130,7 @@ def compile_json(data: Mapping[str, Any], settings: TokenizerSettings | None = N
         "starts_at": starts.tobytes(),
         "bytes_at": bytes(blob),
         "merges_at": merges.tobytes(),
-        "slots_at": slots.tobytes(),
+        "buckets_at": buckets.tobytes(),
         "added_at": b"".join(map(bytes, first + second)),
         "around_at": array("I", before + after).tobytes(),
     }

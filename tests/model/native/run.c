@@ -45,7 +45,7 @@ static int run(const char *path, const char *isa, uint32_t threads, uint32_t *to
     if (!file) return fprintf(stderr, "%s\n", error), 1;
     struct bloom_engine *engine = bloom_engine_new(file, threads, 64, 4, strcmp(isa, "best") ? isa : NULL, error, sizeof error);
     if (!engine) return fprintf(stderr, "%s\n", error), 1;
-    uint32_t drawable = bloom_file_header(file)->drawable, half = count / 2;
+    uint32_t n_vocab = bloom_file_header(file)->n_vocab, half = count / 2;
     uint8_t **pages = open_pages(engine, count + 8), **others = open_pages(engine, count + 8);
     struct bloom_work first = {tokens, half, 0, pages, -1};
     struct bloom_work both[2] = {{tokens + half, count - half, half, pages, 0}, {tokens, count, 0, others, 1}};
@@ -56,7 +56,7 @@ static int run(const char *path, const char *isa, uint32_t threads, uint32_t *to
     printf("%s top", bloom_engine_isa(engine));
     for (int i = 0; i < 5; i++) printf(" %u:%a", ids[i], logits[i]);
     printf("\nlogsumexp %.9f\n", bloom_logsumexp(engine, 0, 0.8, &skip, 1));
-    uint64_t chunked = fingerprint(engine, 0, drawable), whole = fingerprint(engine, 1, drawable);
+    uint64_t chunked = fingerprint(engine, 0, n_vocab), whole = fingerprint(engine, 1, n_vocab);
     printf("logits %016" PRIx64 " %s\n", chunked, chunked == whole ? "chunked as whole" : "DIFFER");
     for (int step = 0; step < 3; step++) { /* one token at a time, of two sequences */
         struct bloom_work next[2] = {{ids, 1, count + (uint32_t)step, pages, 0}, {ids + 1, 1, count + (uint32_t)step, others, 1}};

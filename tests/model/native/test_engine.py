@@ -58,8 +58,8 @@ def some_tokens(count: int) -> list[int]:
 def test_unquantised_it_equals_transformers(checkpoint: Path, baked: Bake) -> None:
     engine = open_engine(baked(checkpoint, 32), "portable")
     for tokens in (some_tokens(1), some_tokens(16), some_tokens(77)):
-        theirs = reference(checkpoint, tokens)[: engine._model.drawable]
-        ours = torch.tensor(logits_of(engine, tokens)[: engine._model.drawable])
+        theirs = reference(checkpoint, tokens)[: engine._model.n_vocab]
+        ours = torch.tensor(logits_of(engine, tokens)[: engine._model.n_vocab])
         assert (ours - theirs).abs().max() < 1e-3
 
 
@@ -82,8 +82,8 @@ def test_a_width_that_is_no_multiple_of_the_lanes(demo: Path, tmp_path: Path, ba
 def test_quantised_it_stays_within_its_tolerance(checkpoint: Path, baked: Bake, bits: int) -> None:
     engine = open_engine(baked(checkpoint, bits))
     tokens = some_tokens(40)
-    theirs = reference(checkpoint, tokens)[: engine._model.drawable]
-    ours = torch.tensor(logits_of(engine, tokens)[: engine._model.drawable])
+    theirs = reference(checkpoint, tokens)[: engine._model.n_vocab]
+    ours = torch.tensor(logits_of(engine, tokens)[: engine._model.n_vocab])
     assert (ours - theirs).abs().max() < TOLERANCE[bits] * theirs.std()
 
 
@@ -167,7 +167,7 @@ def test_top_at_and_logsumexp_agree(checkpoint: Path, baked: Bake) -> None:
         expected = (kept / temperature).logsumexp(0).item()
         assert math.isclose(logits.logsumexp(temperature, without), expected, rel_tol=1e-5)
     assert logits.at([engine.config.vocab_size, 2**31]) == [-math.inf, -math.inf]
-    assert len(logits.top(10**6)) == engine._model.drawable
+    assert len(logits.top(10**6)) == engine._model.n_vocab
 
 
 def test_tokens_out_of_the_vocabulary_are_refused(demo: Path, baked: Bake) -> None:

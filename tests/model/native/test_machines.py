@@ -11,9 +11,9 @@ import pytest
 
 from model.baked.bake import bake
 from model.baked.file import BakedModel
+from model.baked.source import open_tokenizer
 from model.checkpoint.folder import Checkpoint
 from model.native.build import build
-from model.text.tokenizer import Tokenizer
 from tests.model.native.conftest import Bake
 
 PROGRAM = Path(__file__).parent / "run.c"
@@ -148,7 +148,7 @@ def test_added_tokens_are_found_within_the_text(small: Path, tmp_path: Path) -> 
     program, path = tmp_path / "run", tmp_path / "small.bloom"
     build(program, program=PROGRAM, flags=["-O1", *SANITIZERS["address and undefined"]])
     bake(Checkpoint.open(small), path, bits=8)
-    tokenizer, rng = Tokenizer.open(path), random.Random(1)
+    tokenizer, rng = open_tokenizer(path), random.Random(1)
     parts = [*ADDED, " ", "\u3000", "\n", "a", "é", "\u0301", "."]
     for _ in range(100):
         text = "".join(rng.choices(parts, k=rng.randint(1, 20)))

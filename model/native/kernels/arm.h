@@ -1,53 +1,57 @@
-/* What both sets of ARM share; the file that includes this has `block_w8` and `block_w4`.
- * A line of weights is four registers of 4 rows each. */
+/* What both ARM sets share. A cache line of weights is four registers of 4 rows each. */
+#ifndef ARM_H
+#define ARM_H
+
 #include <arm_neon.h>
 
-INLINE void load_i8(const int8_t *from, wide *out) {
+#include "epilogue.h"
+
+INLINE void load_i8(const int8_t *from, vec16 *out) {
     int8x16_t bytes = vld1q_s8(from);
     int16x8_t first = vmovl_s8(vget_low_s8(bytes)), second = vmovl_high_s8(bytes);
-    out->part[0] = (vf)vcvtq_f32_s32(vmovl_s16(vget_low_s16(first)));
-    out->part[1] = (vf)vcvtq_f32_s32(vmovl_high_s16(first));
-    out->part[2] = (vf)vcvtq_f32_s32(vmovl_s16(vget_low_s16(second)));
-    out->part[3] = (vf)vcvtq_f32_s32(vmovl_high_s16(second));
+    out->part[0] = (vfloat)vcvtq_f32_s32(vmovl_s16(vget_low_s16(first)));
+    out->part[1] = (vfloat)vcvtq_f32_s32(vmovl_high_s16(first));
+    out->part[2] = (vfloat)vcvtq_f32_s32(vmovl_s16(vget_low_s16(second)));
+    out->part[3] = (vfloat)vcvtq_f32_s32(vmovl_high_s16(second));
 }
 
 INLINE int8x16_t quad(const int8_t *from) { return vreinterpretq_s8_s32(vld1q_dup_s32((const int32_t *)from)); }
 
-/* Scale a group's sums of one token, and add them to the rows. */
+/* rows += sums * (scales of the rows) * (scale of the activations) */
 INLINE void add_group(const struct matmul *task, const uint8_t *block, size_t g, size_t token,
                       const int32x4_t *sums, float32x4_t *rows) {
     float x = task->x.scale[token * task->x.groups + g];
     for (int r = 0; r < 4; r++) {
-        float16x4_t half = vreinterpret_f16_u8(vld1_u8(block + g * 32 + r * 8));
+        float16x4_t half = vreinterpret_f16_u8(vld1_u8(block + g * TILE_SCALES + r * 8));
         float32x4_t scale = vmulq_n_f32(vcvt_f32_f16(half), x);
         rows[r] = vfmaq_f32(rows[r], vcvtq_f32_s32(sums[r]), scale);
     }
 }
 
-INLINE void finish_one(const struct matmul *task, size_t token, size_t row, const float32x4_t *rows) {
-    wide value;
-    for (int r = 0; r < 4; r++) value.part[r] = (vf)rows[r];
-    finish(task, token, row, value);
+INLINE void store_token(const struct matmul *task, size_t token, size_t row, const float32x4_t *rows) {
+    vec16 value;
+    for (int r = 0; r < 4; r++) value.part[r] = (vfloat)rows[r];
+    store_rows(task, token, row, value);
 }
 
-static float low(const uint8_t *row, const struct activations *x) {
-    const uint8_t *scales = row + x->groups * BLOOM_GROUP / 2;
+static float low_dot(const uint8_t *row, const struct activations *x) {
+    const uint8_t *scales = row + low_scales_at(x->groups);
     float32x4_t totals[2] = {vdupq_n_f32(0), vdupq_n_f32(0)};
     for (size_t g = 0; g < x->groups; g++) {
         float16x4_t half = vreinterpret_f16_u16(vld1_dup_u16((const uint16_t *)(const void *)scales + g));
         float32x4_t scale = vmulq_n_f32(vcvt_f32_f16(half), x->scale[g]);
         for (int i = 0; i < 2; i++) {
             const int8_t *q = x->q + g * BLOOM_GROUP + i * 16;
-            uint8x16_t both = vld1q_u8(row + g * 32 + i * 16);
+            uint8x16_t both = vld1q_u8(row + g * LOW_GROUP + i * 16);
             int8x16_t lower = vreinterpretq_s8_u8(vandq_u8(both, vdupq_n_u8(15)));
             int8x16_t upper = vreinterpretq_s8_u8(vshrq_n_u8(both, 4));
-            int8x16_t a = vld1q_s8(q), b = vld1q_s8(q + 32);
+            int8x16_t a = vld1q_s8(q), b = vld1q_s8(q + LOW_GROUP);
             int16x8_t first = vmull_s8(vget_low_s8(lower), vget_low_s8(a));
             int16x8_t second = vmull_high_s8(lower, a);
             first = vmlal_s8(first, vget_low_s8(upper), vget_low_s8(b));
             second = vmlal_high_s8(second, upper, b);
             int32x4_t sums = vpaddq_s32(vpaddlq_s16(first), vpaddlq_s16(second));
-            if (i == 0) sums = vaddq_s32(sums, vsetq_lane_s32(-8 * x->sum[g], vdupq_n_s32(0), 0));
+            if (i == 0) sums = vaddq_s32(sums, vsetq_lane_s32(-W4_ZERO * x->sum[g], vdupq_n_s32(0), 0));
             totals[i] = vfmaq_f32(totals[i], vcvtq_f32_s32(sums), scale);
         }
     }
@@ -56,3 +60,5 @@ static float low(const uint8_t *row, const struct activations *x) {
     vst1q_f32(lanes + 4, totals[1]);
     return sum_of_8(lanes);
 }
+
+#endif

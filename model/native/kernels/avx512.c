@@ -1,12 +1,16 @@
-/* x86 with AVX-512 and VNNI: a line of weights is a register, a group 16 instructions. */
+/* x86 with AVX-512 and VNNI: a cache line of weights is one register. */
 #define LANES 16
-#include "generic.h"
+#include "simd.h"
+
+#include "epilogue.h"
 
 #include <immintrin.h>
 
-INLINE void load_i8(const int8_t *from, wide *out) {
+enum { PREFETCH = 4096 }; /* bytes ahead */
+
+INLINE void load_i8(const int8_t *from, vec16 *out) {
     __m512 x = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)from)));
-    out->part[0] = (vf)x;
+    out->part[0] = (vfloat)x;
 }
 
 INLINE __m512i quad(const int8_t *from) {
@@ -15,15 +19,15 @@ INLINE __m512i quad(const int8_t *from) {
     return _mm512_set1_epi32(four);
 }
 
-INLINE void finish_all(const struct matmul *task, size_t token, int count, size_t row, const __m512 *rows) {
+INLINE void store_tokens(const struct matmul *task, size_t token, int count, size_t row, const __m512 *rows) {
     for (int c = 0; c < count; c++) {
-        wide value = {{(vf)rows[c]}};
-        finish(task, token + (size_t)c, row, value);
+        vec16 value = {{(vfloat)rows[c]}};
+        store_rows(task, token + (size_t)c, row, value);
     }
 }
 
-/* `count` tokens, a constant wherever this is called, stay in registers.
- * vpdpbusd wants one side without a sign: w + 128 is summed, and 128 times the sum of x taken off. */
+/* vpdpbusd multiplies unsigned by signed bytes: w + 128 takes the place of w, and 128 times the sum of x is
+ * taken off. For a single token, two sums are kept so that not every instruction waits for the one before. */
 INLINE void block_w8(const struct matmul *task, const uint8_t *block, size_t row, size_t token, int count) {
     size_t groups = task->x.groups;
     const uint8_t *tiles = block + scales_size(groups);
@@ -35,28 +39,28 @@ INLINE void block_w8(const struct matmul *task, const uint8_t *block, size_t row
         rows[c] = _mm512_setzero_ps();
     }
     for (size_t g = 0; g < groups; g++) {
-        const uint8_t *tile = tiles + g * 1024;
+        const uint8_t *tile = tiles + g * TILE_W8;
         __m512i sums[8], others = _mm512_setzero_si512();
         for (int c = 0; c < count; c++)
             sums[c] = _mm512_set1_epi32(-128 * task->x.sum[(token + (size_t)c) * groups + g]);
 #pragma GCC unroll 16
-        for (int i = 0; i < 16; i++) {
-            _mm_prefetch((const char *)tile + 4096 + i * 64, _MM_HINT_T0);
-            __m512i w = _mm512_xor_si512(_mm512_loadu_si512(tile + i * 64), flip);
+        for (int i = 0; i < LINES_W8; i++) {
+            _mm_prefetch((const char *)tile + PREFETCH + i * CACHE_LINE, _MM_HINT_T0);
+            __m512i w = _mm512_xor_si512(_mm512_loadu_si512(tile + i * CACHE_LINE), flip);
             for (int c = 0; c < count; c++) {
-                __m512i four = quad(x[c] + g * BLOOM_GROUP + i * 4);
+                __m512i four = quad(x[c] + g * BLOOM_GROUP + i * QUAD);
                 if (count == 1 && i % 2) others = _mm512_dpbusd_epi32(others, w, four);
                 else sums[c] = _mm512_dpbusd_epi32(sums[c], w, four);
             }
         }
         if (count == 1) sums[0] = _mm512_add_epi32(sums[0], others);
-        __m512 scale = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(block + g * 32)));
+        __m512 scale = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(block + g * TILE_SCALES)));
         for (int c = 0; c < count; c++) {
             __m512 both = _mm512_mul_ps(scale, _mm512_set1_ps(task->x.scale[(token + (size_t)c) * groups + g]));
             rows[c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[c]), both, rows[c]);
         }
     }
-    finish_all(task, token, count, row, rows);
+    store_tokens(task, token, count, row, rows);
 }
 
 INLINE void block_w4(const struct matmul *task, const uint8_t *block, size_t row, size_t token, int count) {
@@ -70,46 +74,43 @@ INLINE void block_w4(const struct matmul *task, const uint8_t *block, size_t row
         rows[c] = _mm512_setzero_ps();
     }
     for (size_t g = 0; g < groups; g++) {
-        const uint8_t *tile = tiles + g * 512;
+        const uint8_t *tile = tiles + g * TILE_W4;
         __m512i sums[8], others = _mm512_setzero_si512();
         for (int c = 0; c < count; c++)
-            sums[c] = _mm512_set1_epi32(-8 * task->x.sum[(token + (size_t)c) * groups + g]);
+            sums[c] = _mm512_set1_epi32(-W4_ZERO * task->x.sum[(token + (size_t)c) * groups + g]);
 #pragma GCC unroll 8
-        for (int i = 0; i < 8; i++) {
-            _mm_prefetch((const char *)tile + 4096 + i * 64, _MM_HINT_T0);
-            __m512i both = _mm512_loadu_si512(tile + i * 64);
+        for (int i = 0; i < LINES_W4; i++) {
+            _mm_prefetch((const char *)tile + PREFETCH + i * CACHE_LINE, _MM_HINT_T0);
+            __m512i both = _mm512_loadu_si512(tile + i * CACHE_LINE);
             __m512i lower = _mm512_and_si512(both, nibble);
             __m512i upper = _mm512_and_si512(_mm512_srli_epi16(both, 4), nibble);
             for (int c = 0; c < count; c++) {
-                const int8_t *eight = x[c] + g * BLOOM_GROUP + i * 8;
+                const int8_t *eight = x[c] + g * BLOOM_GROUP + i * 2 * QUAD;
                 sums[c] = _mm512_dpbusd_epi32(sums[c], lower, quad(eight));
-                if (count == 1) others = _mm512_dpbusd_epi32(others, upper, quad(eight + 4));
-                else sums[c] = _mm512_dpbusd_epi32(sums[c], upper, quad(eight + 4));
+                if (count == 1) others = _mm512_dpbusd_epi32(others, upper, quad(eight + QUAD));
+                else sums[c] = _mm512_dpbusd_epi32(sums[c], upper, quad(eight + QUAD));
             }
         }
         if (count == 1) sums[0] = _mm512_add_epi32(sums[0], others);
-        __m512 scale = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(block + g * 32)));
+        __m512 scale = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(block + g * TILE_SCALES)));
         for (int c = 0; c < count; c++) {
             __m512 both = _mm512_mul_ps(scale, _mm512_set1_ps(task->x.scale[(token + (size_t)c) * groups + g]));
             rows[c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[c]), both, rows[c]);
         }
     }
-    finish_all(task, token, count, row, rows);
+    store_tokens(task, token, count, row, rows);
 }
 
-#define TOKENS_AT_ONCE 8
-#include "blocks.h"
-
-static float low(const uint8_t *row, const struct activations *x) {
-    const uint16_t *scales = (const uint16_t *)(row + x->groups * BLOOM_GROUP / 2);
+static float low_dot(const uint8_t *row, const struct activations *x) {
+    const uint16_t *scales = (const uint16_t *)(row + low_scales_at(x->groups));
     const __m256i nibble = _mm256_set1_epi8(15);
     __m256 total = _mm256_setzero_ps();
     for (size_t g = 0; g < x->groups; g++) {
         const __m256i *q = (const __m256i *)(const void *)(x->q + g * BLOOM_GROUP);
-        __m256i both = _mm256_loadu_si256((const __m256i *)(const void *)(row + g * 32));
+        __m256i both = _mm256_loadu_si256((const __m256i *)(const void *)(row + g * LOW_GROUP));
         __m256i lower = _mm256_and_si256(both, nibble);
         __m256i upper = _mm256_and_si256(_mm256_srli_epi16(both, 4), nibble);
-        __m256i sums = _mm256_zextsi128_si256(_mm_cvtsi32_si128(-8 * x->sum[g]));
+        __m256i sums = _mm256_zextsi128_si256(_mm_cvtsi32_si128(-W4_ZERO * x->sum[g]));
         sums = _mm256_dpbusd_epi32(sums, lower, _mm256_loadu_si256(q));
         sums = _mm256_dpbusd_epi32(sums, upper, _mm256_loadu_si256(q + 1));
         __m256 scale = _mm256_set1_ps(_cvtsh_ss(scales[g]) * x->scale[g]);
@@ -119,5 +120,8 @@ static float low(const uint8_t *row, const struct activations *x) {
     _mm256_storeu_ps(lanes, total);
     return sum_of_8(lanes);
 }
+
+#define TOKENS_AT_ONCE 8
+#include "set.h"
 
 KERNELS(avx512);

@@ -1,13 +1,17 @@
-/* x86 with AVX2: a line of weights is two registers, for rows 0-7 and 8-15. */
+/* x86 with AVX2: a cache line of weights is two registers, for rows 0-7 and 8-15. */
 #define LANES 8
-#include "generic.h"
+#include "simd.h"
+
+#include "epilogue.h"
 
 #include <immintrin.h>
 
-INLINE void load_i8(const int8_t *from, wide *out) {
+enum { PREFETCH = 2048 }; /* bytes ahead */
+
+INLINE void load_i8(const int8_t *from, vec16 *out) {
     for (int p = 0; p < 2; p++) {
         __m128i bytes = _mm_loadl_epi64((const __m128i *)(from + p * 8));
-        out->part[p] = (vf)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
+        out->part[p] = (vfloat)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
     }
 }
 
@@ -21,11 +25,11 @@ INLINE __m256i line(const uint8_t *from, int half) {
     return _mm256_loadu_si256((const __m256i *)from + half);
 }
 
-/* Scale a group's sums of `count` tokens, and add them to the rows. */
+/* For each of `count` tokens: rows[c] += sums[c] * (scales of the rows) * (scale of token c's activations) */
 INLINE void add_group(const struct matmul *task, const uint8_t *block, size_t g, size_t token, int count,
                       __m256i sums[][2], __m256 rows[][2]) {
     for (int half = 0; half < 2; half++) {
-        __m256 scale = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(block + g * 32) + half));
+        __m256 scale = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(block + g * TILE_SCALES) + half));
         for (int c = 0; c < count; c++) {
             __m256 x = _mm256_set1_ps(task->x.scale[(token + (size_t)c) * task->x.groups + g]);
             rows[c][half] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums[c][half]), _mm256_mul_ps(scale, x),
@@ -34,15 +38,15 @@ INLINE void add_group(const struct matmul *task, const uint8_t *block, size_t g,
     }
 }
 
-INLINE void finish_all(const struct matmul *task, size_t token, int count, size_t row, __m256 rows[][2]) {
+INLINE void store_tokens(const struct matmul *task, size_t token, int count, size_t row, __m256 rows[][2]) {
     for (int c = 0; c < count; c++) {
-        wide value = {{(vf)rows[c][0], (vf)rows[c][1]}};
-        finish(task, token + (size_t)c, row, value);
+        vec16 value = {{(vfloat)rows[c][0], (vfloat)rows[c][1]}};
+        store_rows(task, token + (size_t)c, row, value);
     }
 }
 
-/* maddubs wants one side without a sign, and adds pairs in 16 bits: |w| times x with w's sign is
- * exact, as both stay within 127. */
+/* maddubs multiplies unsigned by signed bytes and adds pairs of products in 16 bits. |w| times x with w's
+ * sign is the same product, and no sum overflows: neither side is beyond 127. */
 INLINE void block_w8(const struct matmul *task, const uint8_t *block, size_t row, size_t token, int count) {
     size_t groups = task->x.groups;
     const uint8_t *tiles = block + scales_size(groups);
@@ -50,15 +54,15 @@ INLINE void block_w8(const struct matmul *task, const uint8_t *block, size_t row
     __m256 rows[4][2];
     for (int c = 0; c < count; c++) rows[c][0] = rows[c][1] = _mm256_setzero_ps();
     for (size_t g = 0; g < groups; g++) {
-        const uint8_t *tile = tiles + g * 1024;
+        const uint8_t *tile = tiles + g * TILE_W8;
         __m256i sums[4][2];
         for (int c = 0; c < count; c++) sums[c][0] = sums[c][1] = _mm256_setzero_si256();
-        for (int i = 0; i < 16; i++) {
-            _mm_prefetch((const char *)tile + 2048 + i * 64, _MM_HINT_T0);
+        for (int i = 0; i < LINES_W8; i++) {
+            _mm_prefetch((const char *)tile + PREFETCH + i * CACHE_LINE, _MM_HINT_T0);
             for (int half = 0; half < 2; half++) {
-                __m256i w = line(tile + i * 64, half), size = _mm256_abs_epi8(w);
+                __m256i w = line(tile + i * CACHE_LINE, half), size = _mm256_abs_epi8(w);
                 for (int c = 0; c < count; c++) {
-                    __m256i x = quad(task->x.q + ((token + (size_t)c) * groups + g) * BLOOM_GROUP + i * 4);
+                    __m256i x = quad(task->x.q + ((token + (size_t)c) * groups + g) * BLOOM_GROUP + i * QUAD);
                     __m256i pairs = _mm256_maddubs_epi16(size, _mm256_sign_epi8(x, w));
                     sums[c][half] = _mm256_add_epi32(sums[c][half], _mm256_madd_epi16(pairs, ones));
                 }
@@ -66,10 +70,10 @@ INLINE void block_w8(const struct matmul *task, const uint8_t *block, size_t row
         }
         add_group(task, block, g, token, count, sums, rows);
     }
-    finish_all(task, token, count, row, rows);
+    store_tokens(task, token, count, row, rows);
 }
 
-/* Nibbles need no sign, and 8 pairs of them fit into 16 bits (8 * 2 * 15 * 127 < 2^15). */
+/* Nibbles are unsigned, and the sum of 8 pairs of products fits into 16 bits (8 * 2 * 15 * 127 < 2^15). */
 INLINE void block_w4(const struct matmul *task, const uint8_t *block, size_t row, size_t token, int count) {
     size_t groups = task->x.groups;
     const uint8_t *tiles = block + scales_size(groups);
@@ -77,23 +81,23 @@ INLINE void block_w4(const struct matmul *task, const uint8_t *block, size_t row
     __m256 rows[4][2];
     for (int c = 0; c < count; c++) rows[c][0] = rows[c][1] = _mm256_setzero_ps();
     for (size_t g = 0; g < groups; g++) {
-        const uint8_t *tile = tiles + g * 512;
+        const uint8_t *tile = tiles + g * TILE_W4;
         __m256i sums[4][2];
         for (int c = 0; c < count; c++)
-            sums[c][0] = sums[c][1] = _mm256_set1_epi32(-8 * task->x.sum[(token + (size_t)c) * groups + g]);
+            sums[c][0] = sums[c][1] = _mm256_set1_epi32(-W4_ZERO * task->x.sum[(token + (size_t)c) * groups + g]);
         for (int part = 0; part < 2; part++) {
             __m256i pairs[4][2];
             for (int c = 0; c < count; c++) pairs[c][0] = pairs[c][1] = _mm256_setzero_si256();
             for (int i = part * 4; i < part * 4 + 4; i++) {
-                _mm_prefetch((const char *)tile + 2048 + i * 64, _MM_HINT_T0);
+                _mm_prefetch((const char *)tile + PREFETCH + i * CACHE_LINE, _MM_HINT_T0);
                 for (int half = 0; half < 2; half++) {
-                    __m256i both = line(tile + i * 64, half);
+                    __m256i both = line(tile + i * CACHE_LINE, half);
                     __m256i lower = _mm256_and_si256(both, nibble);
                     __m256i upper = _mm256_and_si256(_mm256_srli_epi16(both, 4), nibble);
                     for (int c = 0; c < count; c++) {
-                        const int8_t *x = task->x.q + ((token + (size_t)c) * groups + g) * BLOOM_GROUP + i * 8;
+                        const int8_t *x = task->x.q + ((token + (size_t)c) * groups + g) * BLOOM_GROUP + i * 2 * QUAD;
                         __m256i two = _mm256_add_epi16(_mm256_maddubs_epi16(lower, quad(x)),
-                                                       _mm256_maddubs_epi16(upper, quad(x + 4)));
+                                                       _mm256_maddubs_epi16(upper, quad(x + QUAD)));
                         pairs[c][half] = _mm256_add_epi16(pairs[c][half], two);
                     }
                 }
@@ -104,22 +108,19 @@ INLINE void block_w4(const struct matmul *task, const uint8_t *block, size_t row
         }
         add_group(task, block, g, token, count, sums, rows);
     }
-    finish_all(task, token, count, row, rows);
+    store_tokens(task, token, count, row, rows);
 }
 
-#define TOKENS_AT_ONCE 2
-#include "blocks.h"
-
-static float low(const uint8_t *row, const struct activations *x) {
-    const uint16_t *scales = (const uint16_t *)(row + x->groups * BLOOM_GROUP / 2);
+static float low_dot(const uint8_t *row, const struct activations *x) {
+    const uint16_t *scales = (const uint16_t *)(row + low_scales_at(x->groups));
     const __m256i nibble = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
     __m256 total = _mm256_setzero_ps();
     for (size_t g = 0; g < x->groups; g++) {
         const __m256i *q = (const __m256i *)(const void *)(x->q + g * BLOOM_GROUP);
-        __m256i both = _mm256_loadu_si256((const __m256i *)(const void *)(row + g * 32));
+        __m256i both = _mm256_loadu_si256((const __m256i *)(const void *)(row + g * LOW_GROUP));
         __m256i lower = _mm256_and_si256(both, nibble);
         __m256i upper = _mm256_and_si256(_mm256_srli_epi16(both, 4), nibble);
-        __m256i sums = _mm256_zextsi128_si256(_mm_cvtsi32_si128(-8 * x->sum[g]));
+        __m256i sums = _mm256_zextsi128_si256(_mm_cvtsi32_si128(-W4_ZERO * x->sum[g]));
         __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(lower, _mm256_loadu_si256(q)),
                                          _mm256_maddubs_epi16(upper, _mm256_loadu_si256(q + 1)));
         sums = _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, ones));
@@ -130,5 +131,8 @@ static float low(const uint8_t *row, const struct activations *x) {
     _mm256_storeu_ps(lanes, total);
     return sum_of_8(lanes);
 }
+
+#define TOKENS_AT_ONCE 2
+#include "set.h"
 
 KERNELS(avx2);

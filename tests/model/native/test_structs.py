@@ -1,0 +1,85 @@
+"""What Python declares a second time is what the C declares, field by field and value by value."""
+
+import ctypes
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from model.baked import bake, format
+from model.engine import native, pages
+from model.errors import ModelError
+from model.native import check_struct
+from model.native.build import FOLDER
+from model.text import vocabulary
+
+STRUCTS: dict[str, type[ctypes.Structure]] = {
+    "bloom_header": format.Header,
+    "bloom_tensor": format.TensorEntry,
+    "bloom_work": native._Work,
+    "tokenizer_header": vocabulary.Header,
+    "added": vocabulary.Added,
+}
+VALUES = {
+    "BLOOM_VERSION": format.VERSION,
+    "BLOOM_KINDS": len(format.KINDS),
+    "BLOOM_EMBED_F32": bake._PLAIN,
+    "BLOOM_F32": bake.F32,
+    "BLOOM_W8": bake.W8,
+    "BLOOM_W4": bake.W4,
+    "BLOOM_LOW": bake.LOW,
+    "BLOOM_NOT_FINITE": bake._NOT_FINITE,
+    "BLOOM_TOO_LARGE": bake._TOO_LARGE,
+    "BLOOM_PAGE": pages.PAGE,
+    "TOKENIZER_VERSION": vocabulary.VERSION,
+    "ADDED_SPECIAL": vocabulary.IS_SPECIAL,
+    "ADDED_SINGLE_WORD": vocabulary.SINGLE_WORD,
+    "ADDED_LSTRIP": vocabulary.LSTRIP,
+    "ADDED_RSTRIP": vocabulary.RSTRIP,
+    "ADDED_NEVER": vocabulary.NEVER,
+    "TRIM_SPACES": vocabulary.TRIM_SPACES,
+    "TRIM_BUT_FIRST": vocabulary.TRIM_BUT_FIRST,
+}
+
+
+def in_c(expressions: list[str], folder: Path) -> dict[str, int]:
+    """Return what constant expressions of the C headers amount to."""
+    lines = "".join(f'    printf("%ld\\n", (long)({each}));\n' for each in expressions)
+    source = folder / "values.c"
+    source.write_text(
+        '#include <stdio.h>\n#include "bloom.h"\n#include "tokenizer.h"\n'
+        f"int main(void) {{\n{lines}    return 0;\n}}\n"
+    )
+    program = folder / "values"
+    subprocess.run(["cc", f"-I{FOLDER}", str(source), "-o", str(program)], check=True)
+    found = subprocess.run([str(program)], check=True, capture_output=True, text=True)
+    return dict(zip(expressions, map(int, found.stdout.split()), strict=True))
+
+
+@pytest.mark.parametrize("name", STRUCTS)
+def test_a_structure_is_declared_alike(name: str, tmp_path: Path) -> None:
+    expected = {f"sizeof(struct {name})": ctypes.sizeof(STRUCTS[name])}
+    for field, *_ in STRUCTS[name]._fields_:
+        place = getattr(STRUCTS[name], field)
+        expected[f"offsetof(struct {name}, {field})"] = place.offset
+        expected[f"sizeof(((struct {name} *)0)->{field})"] = place.size
+    assert in_c(list(expected), tmp_path) == expected
+
+
+def test_constants_are_declared_alike(tmp_path: Path) -> None:
+    assert in_c(list(VALUES), tmp_path) == VALUES
+
+
+@pytest.mark.parametrize("name", STRUCTS)
+def test_the_library_tells_the_sizes(name: str) -> None:
+    check_struct(name, STRUCTS[name])
+
+
+def test_a_library_of_other_sources_is_refused() -> None:
+    class Longer(ctypes.Structure):
+        _fields_ = (("work", native._Work), ("more", ctypes.c_uint32))
+
+    with pytest.raises(ModelError, match="other sources.*build it again"):
+        check_struct("bloom_work", Longer)
+    with pytest.raises(ModelError, match="other sources"):
+        check_struct("bloom_unknown", Longer)
