@@ -15,8 +15,8 @@ from cli.main import pibloom as commands
 from functions import drawing
 from model.names import default_model
 from tests.foreign import FOREIGN, NOWHERE
-from tests.functions.conftest import Generate, generate
-from tests.functions.test_server import Start, free_port, start, wait_until
+from tests.functions.conftest import Generate, generate, start
+from tests.functions.servers import Start, free_port, wait_until
 
 __all__ = ["generate", "start"]  # fixtures: the function, and a server, on a fake engine
 

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from model.names import default_model
-from tests.functions.test_server import free_port, wait_until
+from tests.functions.servers import free_port, wait_until
 
 ROOT = Path(__file__).parents[2]
 TEXT = "Hello, 你好"

@@ -15,7 +15,7 @@ import pytest
 
 from cli.up import environment_of, pause
 from tests.foreign import EVERYTHING, FOREIGN
-from tests.functions.test_server import free_port, wait_until
+from tests.functions.servers import free_port, wait_until
 
 ROOT = Path(__file__).parents[2]
 SERVICE = """

@@ -1,5 +1,8 @@
 """Both functions as Flask test clients, `generate` on a fake engine."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +19,8 @@ from model import load as loading
 from model.limits import Limits
 from model.load import LoadedModel
 from tests.fakes import FakeEngine, byte_tokenizer, fake_model
-from tests.functions.test_server import wait_until
-
-ROOT = Path(__file__).parents[2]
+from tests.functions.clients import tokenize_client
+from tests.functions.servers import ROOT, Running, Start, free_port, wait_until
 
 
 @dataclass
@@ -55,13 +57,8 @@ def generate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Generate]:
 
 
 @pytest.fixture
-def tokenize() -> FlaskClient:
-    source = ROOT / "functions" / "tokenize" / "main.py"
-    app = functions_framework.create_app("tokenize", str(source))
-    service = app.extensions["pibloom"]
-    service.start()
-    service.wait(20)
-    client: FlaskClient = app.test_client()
+def tokenize(monkeypatch: pytest.MonkeyPatch) -> FlaskClient:
+    client: FlaskClient = tokenize_client(monkeypatch)
     return client
 
 
@@ -85,3 +82,27 @@ def client(generate: Generate) -> Iterator[openai.OpenAI]:
         http_client=httpx.Client(transport=httpx.MockTransport(answer)),
     ) as found:
         yield found
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    started: list[Running] = []
+
+    def start(reply: str = "x" * 1500, seconds: float = 0.02, **environment: str) -> Running:
+        port, steps = free_port(), tmp_path / "steps"
+        steps.touch()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.functions.fake_server", str(port), reply, str(seconds)],
+            cwd=ROOT,
+            env=os.environ | {"STEPS_FILE": str(steps)} | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        running = Running(process, port, steps)
+        started.append(running)
+        return running
+
+    yield start
+    for running in started:
+        running.process.kill()
+        running.process.wait()

@@ -12,7 +12,7 @@ from model.serving.request import GenerationRequest
 from model.text.chat import ChatTemplate
 from model.text.tokenizer import StreamDecoder, Tokenizer
 from tests.functions.conftest import Generate
-from tests.functions.test_server import wait_until
+from tests.functions.servers import wait_until
 
 # The fixture's server runs 2 generations and lets 2 wait.
 TURN = {"role": "user", "content": "Hi"}

@@ -9,9 +9,7 @@ import pytest
 
 from functions import environment
 from tests.foreign import EVERYTHING, FOREIGN
-from tests.functions.test_server import Running, free_port, wait_until
-
-ROOT = Path(__file__).parents[2]
+from tests.functions.servers import ROOT, Running, free_port, wait_until
 
 
 @pytest.mark.parametrize("group", FOREIGN)

@@ -27,13 +27,10 @@ from model.checkpoint.folder import Checkpoint
 from model.engine.contract import Work
 from model.engine.native import NativeEngine
 from model.names import default_model
-from model.serving import watch
 from model.serving.request import GenerationRequest
-from tests.functions.conftest import ROOT, Generate
+from tests.functions.conftest import Generate
+from tests.functions.servers import ROOT, Running, Start, events_of, free_port, wait_until
 from tests.functions.test_common import random_json
-from tests.functions.test_server import Running, Start, events_of, free_port, start, wait_until
-
-__all__ = ["start"]
 
 Connections = list[http.client.HTTPConnection]
 
@@ -276,20 +273,6 @@ def test_a_model_baked_anew_over_the_one_that_is_served_disturbs_nobody(tmp_path
     assert BakedModel(path).bits == 4
 
 
-def test_an_engine_that_hangs_is_told_by_the_probes(
-    generate: Generate, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(watch, "STUCK", 0.2)
-    assert generate.client.get("/healthz").status_code == 200
-    generate.engine.running.clear()
-    late = generate.post({"prompt": "Hi"}, headers={"X-Request-Timeout": "0.5"})
-    assert late.status_code == 504
-    wait_until(lambda: generate.client.get("/healthz").status_code == 500)
-    assert generate.client.get("/readyz").status_code == 500
-    generate.engine.running.set()
-    wait_until(lambda: generate.client.get("/healthz").status_code == 200)
-
-
 def test_an_engine_that_raises_fails_those_who_ran_and_serves_the_next(generate: Generate) -> None:
     def fail() -> None:
         generate.engine.before_step = lambda: None
@@ -307,33 +290,6 @@ def test_prompts_at_the_edge_of_the_context(generate: Generate, length: int, sta
     if status == 422:
         error = response.json["error"]
         assert (error["prompt_tokens"], error["max_context"]) == (length, 2048)
-
-
-def test_heads_that_never_end_hold_no_thread_for_long(start: Start) -> None:
-    server = start(PIBLOOM_MAX_BATCH="1", PIBLOOM_MAX_QUEUE="1", HEAD_SECONDS="1")
-    wait_until(server.is_ready)
-    clients = [socket.create_connection(("127.0.0.1", server.port), 20) for _ in range(80)]
-    for client in clients:
-        client.sendall(b"GET /healthz HTTP/1.1\r\nHost:")
-    wait_until(server.is_ready)  # though there are fewer threads
-    assert clients[0].recv(65536) == b""
-    for client in clients:
-        client.close()
-
-
-def test_clients_that_never_close_do_not_hold_up_the_others(start: Start) -> None:
-    server = start()
-    wait_until(server.is_ready)
-    began = time.monotonic()
-    clients = [socket.create_connection(("127.0.0.1", server.port), 20) for _ in range(20)]
-    for client in clients:
-        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-    for client in clients:
-        assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
-    assert server.is_ready()
-    assert time.monotonic() - began < 15  # two seconds for each would be forty
-    for client in clients:
-        client.close()
 
 
 def test_a_full_disk_does_not_keep_a_refused_model_alive(tmp_path: Path) -> None:

@@ -50,12 +50,3 @@ def test_build_and_model_are_told(generate: Generate, tokenize: Any) -> None:
     assert info(tokenize, "pibloom_build_info") == {"version": __version__}
     told = {"name": "pibloom-demo", "vocab_size": "8192"}
     assert info(tokenize, "pibloom_model_info") == told
-
-
-def test_what_is_not_there_is_not_told_of() -> None:
-    metrics = Registry()
-    metrics.info("a_info", "A.", lambda: None)
-    metrics.info("b_info", "B.", lambda: {"name": 'a "quoted"\n\\name'})
-    found = {family.name: family.samples for family in parse(metrics.text())}
-    assert not found["a_info"]
-    assert found["b_info"][0].labels == {"name": 'a "quoted"\n\\name'}

@@ -3,16 +3,11 @@
 from dataclasses import Field, asdict, fields
 from pathlib import Path
 
-import click
 import pytest
-from click.testing import CliRunner
 
-from functions.flags import chosen, setting_flags
-from functions.settings import PREFIX, Secret, SettingError, Settings, keys_of, table
+from functions.settings import PREFIX, Secret, SettingError, Settings, keys_of, origins_of, table
 from tests.foreign import FOREIGN
-
-PUBLIC = [item for item in fields(Settings) if item.type is not Secret]
-SECRETS = [item for item in fields(Settings) if item.type is Secret]
+from tests.functions.servers import ROOT
 
 
 def test_the_environment_is_read_and_others_variables_are_left_alone() -> None:
@@ -26,28 +21,6 @@ def test_the_environment_is_read_and_others_variables_are_left_alone() -> None:
     )
     assert (found.max_batch, found.model) == (3, Path("/models/b"))
     assert found.max_queue == Settings().max_queue
-
-
-def test_every_setting_has_a_flag_which_outdoes_its_variable() -> None:
-    seen: dict[str, str] = {}
-
-    @click.command()
-    @setting_flags
-    def command() -> None:
-        seen.update(chosen())
-
-    given = {"model": "/m.bloom", "engine": "reference", "dtype": "bfloat16", "device": "cpu"}
-    given["log_level"] = "ERROR"
-    flags = []
-    for item in PUBLIC:
-        given.setdefault(item.name, "8" if item.type in (int, float) else "some")
-        flags += ["--" + item.name.replace("_", "-"), given[item.name]]
-    done = CliRunner().invoke(command, flags)
-    assert done.exit_code == 0, done.output
-    assert seen == {PREFIX + name.upper(): value for name, value in given.items()}
-    seen.clear()
-    assert CliRunner().invoke(command, []).exit_code == 0
-    assert seen == {}
 
 
 @pytest.mark.parametrize(
@@ -71,7 +44,7 @@ def test_an_unknown_name_or_a_bad_value_is_one_sentence(name: str, value: str, s
 
 
 def test_readme_lists_every_setting() -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    readme = (ROOT / "README.md").read_text()
     assert table() in readme
     for item in fields(Settings):
         assert f"`{PREFIX}{item.name.upper()}`" in readme
@@ -82,15 +55,6 @@ def test_an_empty_variable_is_one_that_is_not_given(name: str) -> None:
     assert Settings.read({name: ""}) == Settings()
 
 
-@pytest.mark.parametrize("item", PUBLIC, ids=lambda item: item.name)
-def test_an_empty_flag_is_refused(item: Field[object]) -> None:
-    flag = "--" + item.name.replace("_", "-")
-    for arguments in ([flag, ""], [flag + "="]):
-        done = CliRunner().invoke(click.command()(setting_flags(lambda: None)), arguments)
-        assert done.exit_code == 2
-        assert flag in done.output
-
-
 @pytest.mark.parametrize("item", fields(Settings), ids=lambda item: item.name)
 def test_quotes_that_no_shell_took_away_are_refused(item: Field[object]) -> None:
     name = PREFIX + item.name.upper()
@@ -98,21 +62,6 @@ def test_quotes_that_no_shell_took_away_are_refused(item: Field[object]) -> None
         with pytest.raises(SettingError, match=f"{name} is set with quotes") as refusal:
             Settings.read({name: text})
         assert "8" not in str(refusal.value)
-
-
-@pytest.mark.parametrize("item", SECRETS, ids=lambda item: item.name)
-def test_a_secret_has_no_flag_and_the_refusal_does_not_show_it(item: Field[object]) -> None:
-    flag = "--" + item.name.replace("_", "-")
-    for arguments in ([flag, "sk-1234"], [flag + "=sk-1234"]):
-        done = CliRunner().invoke(click.command()(setting_flags(lambda: None)), arguments)
-        assert done.exit_code == 2
-        assert "PIBLOOM_API_KEYS" in done.output
-        assert "--api-keys-file" in done.output
-        assert "sk-1234" not in done.output
-    assert (
-        flag + " "
-        not in CliRunner().invoke(click.command()(setting_flags(lambda: None)), ["--help"]).output
-    )
 
 
 def test_keys_are_shown_nowhere() -> None:
@@ -173,3 +122,20 @@ def test_service_links_of_kubernetes_are_left_alone(name: str) -> None:
 def test_what_only_resembles_a_service_link_is_refused(name: str) -> None:
     with pytest.raises(SettingError, match=name):
         Settings.read({name: "9000"})
+
+
+def test_a_key_file_that_is_not_there_is_a_sentence() -> None:
+    with pytest.raises(SettingError, match="PIBLOOM_API_KEYS_FILE"):
+        keys_of(Settings(api_keys_file="/nothing/here"))
+
+
+@pytest.mark.parametrize("origins", ["*", "https://a.example/", "a.example"])
+def test_an_origin_that_no_browser_sends_is_refused(origins: str) -> None:
+    with pytest.raises(SettingError, match="PIBLOOM_CORS_ORIGINS"):
+        origins_of(Settings(cors_origins=origins))
+
+
+@pytest.mark.parametrize("keys", [" , ", "kéy"])
+def test_keys_that_are_none_do_not_open_the_door(keys: str) -> None:
+    with pytest.raises(SettingError):
+        keys_of(Settings(api_keys=Secret(keys)))

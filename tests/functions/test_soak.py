@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from bench.http import Server, overload, soak
 from model.baked.cache import baked_copy
 from model.names import default_model
-from tests.functions.test_server import wait_until
+from tests.functions.servers import wait_until
 
 
 def test_many_streams_at_once_all_end_well_and_get_their_share() -> None:

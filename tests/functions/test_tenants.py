@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import functions_framework
@@ -12,10 +11,9 @@ from model import load
 from model.names import default_model
 from model.serving.events import Done
 from model.serving.request import GenerationRequest
+from tests.functions.servers import ROOT, wait_until
 from tests.functions.test_generate import events_of
-from tests.functions.test_server import wait_until
 
-ROOT = Path(__file__).parents[2]
 SECRET = "The password of the safe is 4711, and nobody but us two may know of it. " * 8
 GUESSES = {"right": SECRET, "wrong": SECRET.replace("The", "In", 1)}  # of as many tokens
 OF_THE_PROMPT = (

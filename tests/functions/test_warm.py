@@ -1,15 +1,13 @@
 """What is read ahead takes nothing from what was asked for."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import functions_framework
 import pytest
 
-from tests.functions.test_server import wait_until
+from tests.functions.servers import ROOT, wait_until
 
-ROOT = Path(__file__).parents[2]
 PAGE_BYTES = 69_632  # of the demo model: 16 tokens
 
 

@@ -1,6 +1,8 @@
 """What may differ in a body, and how it is announced, and still mean the same."""
 
+import gc
 import json
+import threading
 from typing import Any
 
 import msgspec
@@ -10,8 +12,10 @@ from fastapi.testclient import TestClient
 from pydantic import v1 as pydantic
 
 from functions.generate import ollama, openai, responses
+from functions.http.body import one_at_a_time
 from model.text.chat import ChatTemplate
 from tests.fakes import byte_tokenizer
+from tests.functions.clients import post_text
 from tests.functions.conftest import Generate
 
 CHAT = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
@@ -270,3 +274,33 @@ def test_an_empty_turn_is_taken_back(generate: Generate, role: str, content: obj
     messages = [user, {"role": role, "content": content}, user]
     for route in ("/", "/warm", "/v1/chat/completions"):
         assert generate.client.post(route, json={"messages": messages}).status_code == 200
+
+
+def test_one_decodes_at_a_time_and_no_garbage_is_looked_for() -> None:
+    inside, most = 0, 0
+
+    @one_at_a_time
+    def work() -> None:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        assert not gc.isenabled()
+        inside -= 1
+        raise LookupError
+
+    def call() -> None:
+        for _ in range(50):
+            with pytest.raises(LookupError):
+                work()
+
+    threads = [threading.Thread(target=call) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1
+    assert gc.isenabled()
+
+
+def test_a_compressed_body_is_refused(tokenize: Any) -> None:
+    assert post_text(tokenize, **{"Content-Encoding": "gzip"}).status_code == 415

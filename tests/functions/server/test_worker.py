@@ -13,10 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.functions.conftest import ROOT
-from tests.functions.test_server import Running, Start, events_of, free_port, start, wait_until
-
-__all__ = ["start"]
+from tests.functions.servers import (
+    ROOT,
+    Running,
+    Start,
+    connections,
+    events_of,
+    free_port,
+    wait_until,
+)
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 ROOT_PATH = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -28,19 +33,6 @@ MB = 1 << 20
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody reads these servers' output, and a full pipe would stop them."""
     monkeypatch.setenv("PIBLOOM_LOG_LEVEL", "ERROR")
-
-
-@contextlib.contextmanager
-def connections(server: Running, count: int, sent: bytes = b"") -> Iterator[list[socket.socket]]:
-    with contextlib.ExitStack() as stack:
-        opened = []
-        for _ in range(count):
-            client = socket.create_connection(("127.0.0.1", server.port), 20)
-            stack.enter_context(client)
-            if sent:
-                client.sendall(sent)
-            opened.append(client)
-        yield opened
 
 
 def answer(client: socket.socket) -> bytes:
@@ -159,23 +151,6 @@ def test_threads_that_cannot_be_started_end_nothing(start: Start) -> None:
     server.process.terminate()
     assert server.process.wait(30) == 0  # which takes no further thread either
     assert first
-
-
-def test_large_bodies_that_never_come_leave_room_for_small_ones(start: Start) -> None:
-    server = start("Hi", 0.0, BODY_SECONDS="60")
-    wait_until(server.is_ready)
-    announced = HEAD + b"Content-Length: %d\r\n\r\n{" % MB
-    with connections(server, 8, announced) as clients:
-        refused = [client for client in clients if b" 429 " in impatient(client)]
-        assert len(refused) == 4
-        assert server.ask(stream=False).getresponse().status == 200
-
-
-def impatient(client: socket.socket) -> bytes:
-    client.settimeout(2)
-    with contextlib.suppress(TimeoutError):
-        return client.recv(65536)
-    return b""
 
 
 @pytest.fixture

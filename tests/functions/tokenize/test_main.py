@@ -1,16 +1,15 @@
 """The tokenization function over HTTP, on the demo model's tokenizer."""
 
-import gzip
 import random
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
 
 from model.names import default_model
 from model.text.tokenizer import Tokenizer
+from tests.functions.servers import ROOT
 from tests.functions.test_generate import check_error
 
 
@@ -40,16 +39,8 @@ def test_what_is_no_text_is_refused(tokenize: FlaskClient, body: bytes) -> None:
     check_error(tokenize.post("/", data=body, content_type="application/json"), "not_json")
 
 
-def test_probes_and_root_tell_the_state(tokenize: FlaskClient) -> None:
-    assert tokenize.get("/healthz").json == {"status": "ok"}
-    assert tokenize.get("/readyz").json == {"status": "ready"}
-    root = tokenize.get("/").get_json()
-    assert (root["service"], root["state"]) == ("tokenize", "ready")
-    assert root["model"] == {"name": "pibloom-demo", "vocab_size": 8192}
-
-
 def test_it_needs_no_torch() -> None:
-    source = Path(__file__).parents[2] / "functions" / "tokenize" / "main.py"
+    source = ROOT / "functions" / "tokenize" / "main.py"
     code = (
         "import functions_framework, sys\n"
         f"app = functions_framework.create_app('tokenize', {str(source)!r})\n"
@@ -94,46 +85,9 @@ def test_many_ids_become_text(tokenize: FlaskClient, count: int) -> None:
     assert tokenize.post("/detokenize", json={"ids": ids}).json == {"text": expected}
 
 
-# RFC 9110, section 12.5.3
-CODINGS = {
-    "gzip": True,
-    "GZIP": True,
-    "x, gzip, y": True,
-    "gzip;q=0.1": True,
-    "*": True,
-    "*;q=0.5": True,
-    "deflate, gzip;q=1.0, *;q=0.5": True,
-    "identity;q=0.5, gzip": True,
-    "gzip;q=0": False,
-    "gzip;q=0, *": False,
-    "*;q=0": False,
-    "identity": False,
-    "identity, gzip;q=0.5": False,
-    "deflate, br": False,
-    "": False,
-}
-
-
-@pytest.mark.parametrize("length", [2000, 200_000])
-@pytest.mark.parametrize("accepted", CODINGS)
-def test_answers_are_compressed_for_those_who_ask(
-    tokenize: FlaskClient, accepted: str, length: int
-) -> None:
-    body = {"text": "ab" * length}
-    plain = tokenize.post("/", json=body)
-    asked = tokenize.post("/", json=body, headers={"Accept-Encoding": accepted})
-    assert plain.headers["Vary"] == asked.headers["Vary"] == "Accept-Encoding"
-    assert "Content-Encoding" not in plain.headers
-    if CODINGS[accepted]:
-        assert asked.headers["Content-Encoding"] == "gzip"
-        assert len(asked.data) < len(plain.data) / 2
-        assert gzip.decompress(asked.data) == plain.data
-        assert asked.headers.get("Content-Length") in (None, str(len(asked.data)))
-    else:
-        assert "Content-Encoding" not in asked.headers
-        assert asked.data == plain.data
-
-
-def test_what_is_short_is_not_compressed(tokenize: FlaskClient) -> None:
-    asked = tokenize.post("/", json={"text": "Hi"}, headers={"Accept-Encoding": "gzip"})
-    assert "Content-Encoding" not in asked.headers
+def test_probes_and_root_tell_the_state(tokenize: FlaskClient) -> None:
+    assert tokenize.get("/healthz").json == {"status": "ok"}
+    assert tokenize.get("/readyz").json == {"status": "ready"}
+    root = tokenize.get("/").get_json()
+    assert (root["service"], root["state"]) == ("tokenize", "ready")
+    assert root["model"] == {"name": "pibloom-demo", "vocab_size": 8192}

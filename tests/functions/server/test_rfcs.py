@@ -15,8 +15,7 @@ from typing import IO
 import httpx
 import pytest
 
-from tests.functions.conftest import ROOT
-from tests.functions.test_server import Running, free_port, wait_until
+from tests.functions.servers import ROOT, Running, free_port, wait_until
 
 MOST = 65536  # PIBLOOM_MAX_BODY of this server
 HOST = b"Host: a.example\r\n"
