@@ -1,7 +1,7 @@
 """`pibloom bake`: a checkpoint folder becomes one file, `model.bloom`."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +11,7 @@ import click
 from cli.main import Refused
 from cli.model import ModelPath
 from cli.text import Readable, print_json, say, visible
+from model.baked.progress import BakeProgress
 from model.errors import ModelError
 
 
@@ -77,7 +78,7 @@ def bake(checkpoint: Path, output: Path, bits: str, *, tokenizer_only: bool, as_
 
 
 @contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[str, int, int], None]]:
+def progress_bar(title: str) -> Iterator[BakeProgress]:
     """Show how far a baking is, on standard error; no terminal is told once that it began."""
     if not sys.stderr.isatty():
         told = False

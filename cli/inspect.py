@@ -73,10 +73,8 @@ def inspect(path: Path, *, as_json: bool, tensors: bool, verify: bool) -> None:
 
 def _checkpoint(checkpoint: "Checkpoint", *, verify: bool) -> tuple[Row, list[Row]]:
     from model.baked.bake import check_weights
-    from model.text.vocabulary import compile_vocabulary
 
     config = checkpoint.config
-    compile_vocabulary(checkpoint.folder)
     tokenizer = checkpoint.tokenizer()
     if verify:
         check_weights(checkpoint)

@@ -10,7 +10,8 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import IO, Any
 from model.baked.file import BakedModel, is_baked
 from model.baked.format import KINDS, MAGIC, VERSION, Header, TensorEntry, tensor_name
 from model.baked.partial import PARTIAL, partial_file, remove_abandoned
+from model.baked.progress import BakeProgress, no_progress
 from model.baked.source import model_name
 from model.checkpoint.card import license_of
 from model.checkpoint.folder import Checkpoint
@@ -27,13 +29,10 @@ from model.errors import ModelError
 from model.native import library
 from model.text.chat import ChatSource
 from model.text.tokenizer import Tokenizer
-from model.text.vocabulary import compile_vocabulary
-
-Progress = Callable[[str, int, int], None]  # tensor, bytes done, bytes in all
 
 BITS = (8, 4, 32)
 F32, W8, W4, LOW = range(4)  # enum bloom_format
-_PAGE = 4096
+_PAGE, _CACHE_LINE = 4096, 64  # bytes
 _NOT_FINITE, _TOO_LARGE = -1, -2  # enum bloom_value
 # How much scales that fp16 cannot keep may cost, relative to the root of the mean square.
 _MOST_LOST, _MOST_LOST_OF_ROW = 0.01, 0.1
@@ -54,41 +53,32 @@ def bake(
     output: Path,
     *,
     bits: int = 8,
-    progress: Progress = lambda name, done, total: None,
+    progress: BakeProgress = no_progress,
 ) -> list[QuantisationError]:
     """Write a model's file; returns each quantised tensor's error.
 
     `bits` is 8 or 4 for the layers (the word embedding has 8 either way), or 32 for none at all,
-    which serves to compare engines. `ModelError` when a weight is not finite, or
-    too large or too small to be kept.
+    which serves to compare engines. `ModelError` when the output cannot be written, or a weight is
+    not finite, or too large or too small to be kept.
     """
     if bits not in BITS:
         raise ModelError(f"bits must be one of {', '.join(map(str, BITS))}, not {bits}")
-    checkpoint.tokenizer()  # refuses one that does not fit the embedding
-    tokenizer = compile_vocabulary(checkpoint.folder)
-    entries = list(_entries(checkpoint, bits))
-    errors: list[QuantisationError] = []
-
-    def write(file: IO[bytes], header: Header) -> list[TensorEntry]:
-        checkpoint.check_head()
-        total = sum(entry.size for entry in entries)
-        offset = header.header_size
-        for entry in entries:
-            step = _PAGE if entry.size >= _PAGE else 64
-            entry.offset = -(-offset // step) * step
-            offset = entry.offset + entry.size
-        file.truncate(offset)
-        errors.extend(_write_tensors(file, entries, checkpoint, progress))
-        file.seek(offset)
+    tokenizer = checkpoint.tokenizer()  # refuses one that does not fit the embedding
+    checkpoint.check_head()
+    config, entries = checkpoint.config, list(_entries(checkpoint, bits))
+    header = _new_header(len(entries))
+    header.vocab_rows, header.hidden = config.vocab_size, config.hidden_size
+    header.layers, header.heads = config.layers, config.heads
+    header.max_context, header.bits = config.max_context, bits
+    header.epsilon = config.layer_norm_epsilon
+    end = _place(entries, header.header_size)
+    total = sum(entry.size for entry in entries)
+    with _new_file(output) as file:
+        file.truncate(end)
+        errors = _write_tensors(file, entries, checkpoint, progress)
         progress("", total, total)
-        config = checkpoint.config
-        header.vocab_rows, header.hidden = config.vocab_size, config.hidden_size
-        header.layers, header.heads = config.layers, config.heads
-        header.max_context, header.bits = config.max_context, bits
-        header.epsilon = config.layer_norm_epsilon
-        return entries
-
-    _write(output, tokenizer, write, lambda: _metadata(checkpoint, bits, errors), len(entries))
+        file.seek(end)
+        _finish(file, header, entries, tokenizer, _metadata(checkpoint, bits, errors))
     return errors
 
 
@@ -103,46 +93,52 @@ def bake_tokenizer_only(source: Path, output: Path) -> None:
     """Write a file that holds the tokenizer and no weights, for the tokenize function.
 
     It is made of a checkpoint folder, or taken out of a baked file, of which every byte is checked.
+    `ModelError` when the source cannot be used, or the output not be written.
     """
     if is_baked(source):
         model = BakedModel(source)
         if output.exists() and output.samefile(source):
             raise ModelError(f"{output} is the model itself; its tokenizer would replace it")
         model.verify()
-        tokenizer = ctypes.string_at(*model.tokenizer_section)
+        tokenizer = model.tokenizer()
         metadata = {key: model.metadata.get(key) for key in ("name", "license")}
     else:
-        tokenizer = compile_vocabulary(source)
+        tokenizer = Tokenizer.open(source)
         metadata = {"name": model_name(source), "license": license_of(source)}
-    _write(output, tokenizer, lambda file, header: [], lambda: metadata, 0)
+    header = _new_header(0)
+    with _new_file(output) as file:
+        file.seek(header.header_size)
+        _finish(file, header, [], tokenizer, metadata)
 
 
-def _write(
-    output: Path,
-    tokenizer: bytes,
-    weights: Callable[[IO[bytes], Header], list[TensorEntry]],
-    metadata: Callable[[], dict[str, Any]],
-    tensors: int,
-) -> None:
-    header_size = (
-        -(-(ctypes.sizeof(Header) + tensors * ctypes.sizeof(TensorEntry)) // _PAGE) * _PAGE
-    )
+def _new_header(tensors: int) -> Header:
+    size = _round_up(ctypes.sizeof(Header) + tensors * ctypes.sizeof(TensorEntry), _PAGE)
+    header = Header(version=VERSION, byte_order=0x01020304, header_size=size, tensors=tensors)
+    header.magic[:] = MAGIC
+    return header
+
+
+def _place(entries: list[TensorEntry], start: int) -> int:
+    """Set where in the file each tensor begins, from `start` on; returns where the last one ends.
+
+    Tensors of a page or more begin at a page, others at a cache line of 64 bytes.
+    """
+    end = start
+    for entry in entries:
+        entry.offset = _round_up(end, _PAGE if entry.size >= _PAGE else _CACHE_LINE)
+        end = entry.offset + entry.size
+    return end
+
+
+@contextmanager
+def _new_file(output: Path) -> Iterator[IO[bytes]]:
+    """Open a file to write a baked model to, which gets its name when the block ends well."""
     remove_abandoned(output.parent.glob(f"{glob.escape(output.name)}.*{PARTIAL}"))
     try:
         with partial_file(output) as (partial, file):
-            header = Header(version=VERSION, byte_order=0x01020304, header_size=header_size)
-            header.magic[:] = MAGIC
-            file.write(bytes(header_size))
-            entries = weights(file, header)
-            header.tensors = len(entries)
-            header.tokenizer_offset, header.tokenizer_size = _align(file, _PAGE), len(tokenizer)
-            file.write(tokenizer)
-            header.n_vocab = Tokenizer.from_bytes(tokenizer).size
-            described = json.dumps(metadata(), ensure_ascii=False).encode()
-            header.metadata_offset, header.metadata_size = _align(file, 64), len(described)
-            file.write(described)
-            header.file_size = file.tell()
-            _seal(file, header, entries)
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
             BakedModel(partial)  # what could not be opened must not take the name
             partial.replace(output)
         _sync_folder(output.parent)
@@ -150,21 +146,45 @@ def _write(
         raise ModelError(f"{output} cannot be written: {error.strerror or error}") from error
 
 
-def _seal(file: IO[bytes], header: Header, entries: list[TensorEntry]) -> None:
-    """Write the header with the checksums of all that was written, and get it to the disk."""
+def _finish(
+    file: IO[bytes],
+    header: Header,
+    entries: list[TensorEntry],
+    tokenizer: Tokenizer,
+    metadata: dict[str, Any],
+) -> None:
+    """Write the tokenizer and the description behind the tensors, and the header before them."""
+    description = json.dumps(metadata, ensure_ascii=False).encode()
+    header.n_vocab = tokenizer.size
+    header.tokenizer_offset = _append(file, tokenizer.compiled, _PAGE)
+    header.tokenizer_size = len(tokenizer.compiled)
+    header.metadata_offset = _append(file, description, _CACHE_LINE)
+    header.metadata_size = len(description)
+    header.file_size = file.tell()
+    header.sha256[:] = _sha256_from(file, header.header_size)
+    header.header_crc = zlib.crc32(_header_bytes(header, entries))  # taken while this field is 0
+    file.seek(0)
+    file.write(_header_bytes(header, entries))
+
+
+def _append(file: IO[bytes], data: bytes, alignment: int) -> int:
+    """Write data at the next multiple of `alignment`; returns where that is."""
+    file.write(bytes(-file.tell() % alignment))
+    offset = file.tell()
+    file.write(data)
+    return offset
+
+
+def _sha256_from(file: IO[bytes], start: int) -> bytes:
     digest = hashlib.sha256()
-    file.seek(header.header_size)
+    file.seek(start)
     while block := file.read(1 << 20):
         digest.update(block)
-    header.sha256[:] = digest.digest()
-    for _ in range(2):  # the checksum of the header is taken with its own place at zero
-        table = bytes(header) + b"".join(bytes(entry) for entry in entries)
-        page = table.ljust(header.header_size, b"\0")
-        header.header_crc = header.header_crc or zlib.crc32(page)
-    file.seek(0)
-    file.write(page)
-    file.flush()
-    os.fsync(file.fileno())
+    return digest.digest()
+
+
+def _header_bytes(header: Header, entries: list[TensorEntry]) -> bytes:
+    return (bytes(header) + b"".join(map(bytes, entries))).ljust(header.header_size, b"\0")
 
 
 def _sync_folder(folder: Path) -> None:
@@ -177,9 +197,8 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _align(file: IO[bytes], step: int) -> int:
-    file.write(bytes(-file.tell() % step))
-    return file.tell()
+def _round_up(number: int, step: int) -> int:
+    return -(-number // step) * step
 
 
 def _metadata(checkpoint: Checkpoint, bits: int, errors: list[QuantisationError]) -> dict[str, Any]:
@@ -244,7 +263,7 @@ def _write_tensors(
     file: IO[bytes],
     entries: list[TensorEntry],
     checkpoint: Checkpoint,
-    progress: Progress = lambda name, done, total: None,
+    progress: BakeProgress = no_progress,
 ) -> list[QuantisationError]:
     """Write every tensor where its entry says."""
     total, done = sum(entry.size for entry in entries), 0

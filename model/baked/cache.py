@@ -19,10 +19,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from model.baked.bake import Progress, bake
+from model.baked.bake import bake
 from model.baked.file import BakedModel
 from model.baked.format import SUFFIX, VERSION
 from model.baked.partial import PARTIAL, remove_abandoned
+from model.baked.progress import BakeProgress, no_progress
 from model.baked.source import model_name
 from model.checkpoint.folder import Checkpoint, check_folder
 from model.checkpoint.weight_files import weight_files
@@ -41,9 +42,7 @@ _SETTLED_NS = 2_000_000_000
 Digests = dict[str, tuple[list[int], str]]  # by name: a file's status, and its content's digest
 
 
-def baked_copy(
-    folder: Path, bits: int = 8, progress: Progress = lambda name, done, total: None
-) -> Path:
+def baked_copy(folder: Path, bits: int = 8, progress: BakeProgress = no_progress) -> Path:
     """Return a checkpoint folder's copy in the cache, baking it first when it is new or changed.
 
     Copies of what the folder held before are deleted, and so is what killed bakes left behind.
@@ -108,7 +107,7 @@ def forget(folder: Path) -> None:
         _collect(place)
 
 
-def _bake(checkpoint: Checkpoint, copy: Path, bits: int, progress: Progress) -> None:
+def _bake(checkpoint: Checkpoint, copy: Path, bits: int, progress: BakeProgress) -> None:
     try:
         bake(checkpoint, copy, bits=bits, progress=progress)
     except ModelError as error:

@@ -1,9 +1,9 @@
 """Turning a conversation into a prompt: the checkpoint's chat template, or one that suits BLOOM.
 
-Templates are Jinja, as the hub ships them. They are part of a download, so they run in a sandbox
-that bounds their time and memory (`model.sandbox`). What a message says is put into the template
-as it is; a tokenizer then reads a special token such as `</s>` in it as one, as it does in any
-prompt.
+Templates are Jinja, as the hub ships them. They come with a download, so they run in a sandbox that
+bounds their time and memory (`model.text.sandbox`). A message is put into the template as it is; if
+it holds the text of a special token such as `</s>`, the tokenizer reads that as the token, as it
+does in any prompt.
 """
 
 import re

@@ -67,6 +67,7 @@ class Tokenizer:
     def __init__(self, address: int, size: int, owner: object) -> None:
         """Use the `size` bytes at `address`, which `owner` keeps alive."""
         self._address, self._owner = address, owner
+        self._compiled_size = size
         if problem := _c().bloom_tokenizer_check(address, size):
             raise ModelError(f"the tokenizer cannot be used: {problem.decode()}")
         header = Header.from_address(address)
@@ -97,6 +98,11 @@ class Tokenizer:
     def open(cls, folder: Path) -> "Tokenizer":
         """Compile the tokenizer of a checkpoint folder."""
         return cls.from_bytes(compile_vocabulary(folder))
+
+    @property
+    def compiled(self) -> bytes:
+        """The bytes that it works on, as `compile_vocabulary` made them."""
+        return ctypes.string_at(self._address, self._compiled_size)
 
     def spans(self, text: str, *, add_special_tokens: bool = True) -> Spans:
         """Split a text; ValueError when it holds half of a surrogate pair, which is no text.

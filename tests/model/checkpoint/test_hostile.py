@@ -181,7 +181,7 @@ def test_a_device_takes_no_memory(folder: Path) -> None:
         (other / name).symlink_to("/dev/zero")
         code = (
             "import resource\nfrom pathlib import Path\nfrom model.errors import ModelError\n"
-            "from model.store import baked_copy\n"
+            "from model.baked.cache import baked_copy\n"
             "resource.setrlimit(resource.RLIMIT_DATA, (400 << 20, 400 << 20))\n"
             f"try:\n    baked_copy(Path({str(other)!r}))\n"
             "except ModelError as error:\n    print(error)"
@@ -220,8 +220,8 @@ def test_a_list_may_be_long(folder: Path, name: str) -> None:
         "import resource, sys\n"
         "from pathlib import Path\n"
         "from model.errors import ModelError\n"
-        "from model.generation_config import GenerationConfig\n"
-        "from model.vocabulary import compile_vocabulary\n"
+        "from model.checkpoint.generation_config import GenerationConfig\n"
+        "from model.text.vocabulary import compile_vocabulary\n"
         "resource.setrlimit(resource.RLIMIT_CPU, (20, 20))\n"
         "folder = Path(sys.argv[1])\n"
         "notes = GenerationConfig.open(folder, 1 << 24).notes\n"

@@ -308,7 +308,7 @@ def test_without_torch_each_entry_says_what_to_install(
     if entry == "the function":
         code = (
             "from pathlib import Path\nfrom model.errors import ModelError\n"
-            "from model.loader import load\n"
+            "from model.load import load\n"
             f"try:\n    load(Path({str(folder)!r}))\n"
             "except ModelError as error:\n    print(error)\n    raise SystemExit(3)"
         )
