@@ -1,0 +1,33 @@
+"""Commands that are ended after the test."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.foreign import EVERYTHING, FOREIGN
+from tests.functions.servers import free_port, wait_until
+
+from tests.cli.stand_ins import Up, children
+
+
+@pytest.fixture
+def ups(tmp_path: Path) -> Iterator[list[Up]]:
+    started: list[Up] = []
+    yield started
+    for up in started:
+        if up.process.poll() is None:
+            for child in [*children(up.process.pid), up.process.pid]:
+                with suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
+        up.process.wait()
+        for pid in up.alive:
+            os.kill(pid, signal.SIGKILL)
