@@ -1,20 +1,12 @@
 """Commands that are ended after the test."""
 
 import os
-import shlex
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import httpx
 import pytest
-
-from tests.foreign import EVERYTHING, FOREIGN
-from tests.functions.servers import free_port, wait_until
 
 from tests.cli.stand_ins import Up, children
 

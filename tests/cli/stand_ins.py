@@ -2,19 +2,12 @@
 
 import os
 import shlex
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
 
-import httpx
-import pytest
-
-from tests.foreign import EVERYTHING, FOREIGN
-from tests.functions.servers import free_port, wait_until
+from tests.functions.servers import free_port
 
 ROOT = Path(__file__).parents[2]
 SERVICE = """

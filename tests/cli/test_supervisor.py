@@ -1,23 +1,15 @@
 """The services of `pibloom up`: all start, all end, always."""
 
 import os
-import shlex
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 
-import httpx
 import pytest
 
-from tests.foreign import EVERYTHING, FOREIGN
-from tests.functions.servers import free_port, wait_until
-
-from tests.cli.stand_ins import ROOT, SERVICE, PARENT, Up, begin, children, is_alive
 from cli.supervisor import restart_delay
+from tests.cli.stand_ins import Up, begin, is_alive
+from tests.functions.servers import wait_until
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

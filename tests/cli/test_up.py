@@ -1,23 +1,18 @@
 """`pibloom up`: what each service is given, and what is refused before anything starts."""
 
 import os
-import shlex
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import httpx
-import pytest
 
+from cli.up import environment_of
+from tests.cli.stand_ins import ROOT, Up, begin
 from tests.foreign import EVERYTHING, FOREIGN
 from tests.functions.servers import free_port, wait_until
-
-from tests.cli.stand_ins import ROOT, SERVICE, PARENT, Up, begin, children, is_alive
-from cli.up import environment_of
 
 
 def test_each_service_is_given_what_is_its_own() -> None:
@@ -127,4 +122,3 @@ def test_one_service_can_run_alone(ups: list[Up], tmp_path: Path) -> None:
     up.process.send_signal(signal.SIGINT)
     up.process.wait(15)
     assert up.alive == []
-
