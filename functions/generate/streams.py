@@ -1,61 +1,131 @@
-"""Waiting for replies, whole or sent as they are written: what all families of routes share."""
+"""Following generations, and sending replies whole or as they are written.
+
+All families of routes wait here for events, send heartbeats, notice that a client left, and end
+generations that nobody waits for.
+"""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 
 from flask import Request as HttpRequest
 from flask import Response
 
-from functions import errors
-from functions.generate import submission
+from functions import errors, sse
+from functions.http.clients import client_left
 from functions.http.replies import as_api_error
 from model.serving import events
 
-Take = Callable[[int, events.Event], object]
+TICK = 0.25  # seconds between two looks at whether the client is still there
+HEARTBEAT = 5.0  # seconds of silence after which a stream says that it lives
+
+Found = tuple[int, events.Event] | None  # an event and its generation's place
 
 
-def read(request: HttpRequest, submitted: Sequence[events.Generation], take: Take) -> None:
-    """Hand every event of the generations to `take`, with its place; raises when one fails."""
+def follow(generations: Sequence[events.Generation], request: HttpRequest) -> Iterator[Found]:
+    """Yield the generations' events, each with its generation's place, and None at least each TICK.
+
+    Raises `ClientGone` once the client left, `DeadlineExceeded`, and the fitting error when one of
+    the generations fails. Who stops early must cancel them.
+    """
+    for found in events.events_of(generations, TICK):
+        if client_left(request.environ):
+            raise errors.ClientGone("the client left")
+        if found is None:
+            _check_deadline(generations[0])
+        elif isinstance(found[1], events.Failed):
+            raise _error_of(found[1])
+        yield found
+
+
+def _check_deadline(generation: events.Generation) -> None:
+    """Raise at the deadline even when the engine hangs, and so cannot end the generation itself."""
+    if generation.request.deadline is not None and time.monotonic() > generation.request.deadline:
+        raise errors.DeadlineExceeded("the request took longer than its deadline allows")
+
+
+def _error_of(failed: events.Failed) -> errors.ApiError:
+    match failed.kind:
+        case "deadline":
+            return errors.DeadlineExceeded(failed.message)
+        case "draining":
+            return errors.Draining(failed.message, retry_after=5)
+        case "cancelled":
+            return errors.ClientGone(failed.message)
+        case _:
+            return errors.ApiError("the model failed to generate")
+
+
+def cancel(generations: Sequence[events.Generation]) -> None:
+    """End generations within one step of the engine; those that are done are left alone."""
+    for generation in generations:
+        generation.cancel()
+
+
+def read(
+    request: HttpRequest,
+    generations: Sequence[events.Generation],
+    take: Callable[[int, events.Event], object],
+) -> None:
+    """Hand every event to `take`, with its generation's place, until all are done.
+
+    Raises what `follow` raises, and then cancels all of them.
+    """
     try:
-        for found in submission.follow(submitted, request):
+        for found in follow(generations, request):
             if found is not None:
                 take(*found)
     finally:
-        submission.cancel(submitted)
+        cancel(generations)
 
 
 def send(
-    submitted: Sequence[events.Generation],
+    generations: Sequence[events.Generation],
     lines: Iterator[bytes],
     *,
     headers: Mapping[str, str],
     heartbeat: Callable[[], bytes],
     failed: Callable[[errors.ApiError], bytes],
 ) -> Response:
-    """Reply with `lines`, which ends with a terminal one, and cancel the generations at its end.
+    """Reply with `lines`, the last of which ends the stream, and then cancel the generations.
 
-    An empty line says that there is nothing to send yet; `heartbeat` makes what is sent instead
-    after `submission.HEARTBEAT` seconds of silence. When `lines` raises, `failed` makes the last
-    line.
+    An empty line says that there is nothing to send yet; after `HEARTBEAT` seconds of silence that
+    of `heartbeat` is sent in its place. When `lines` raises, `failed` makes the last line. `lines`
+    may add to `generations` while it runs.
     """
 
     def guarded() -> Iterator[bytes]:
-        spoken = time.monotonic()
+        sent_at = time.monotonic()
         try:
             for line in lines:
-                due = time.monotonic() - spoken >= submission.HEARTBEAT
-                if found := line or (heartbeat() if due else b""):
-                    spoken = time.monotonic()
-                    yield found
+                due = time.monotonic() - sent_at >= HEARTBEAT
+                if sent := line or (heartbeat() if due else b""):
+                    sent_at = time.monotonic()
+                    yield sent
         except errors.ClientGone:
             return
         except Exception as error:
             yield failed(as_api_error(error))
         finally:
-            submission.cancel(submitted)
+            cancel(generations)
 
     response = Response(guarded(), headers=dict(headers))
-    response.call_on_close(
-        lambda: submission.cancel(submitted)
-    )  # a stream never begun cannot itself
+    # Of a stream that is closed before its first line, nothing of `guarded` runs.
+    response.call_on_close(lambda: cancel(generations))
     return response
+
+
+def send_events(
+    generations: Sequence[events.Generation],
+    lines: Iterator[bytes],
+    *,
+    failed: Callable[[errors.ApiError], bytes],
+) -> Response:
+    """Reply with `lines` as server-sent events; the rest is as in `send`."""
+    return send(
+        generations,
+        chain([sse.OPENING], lines),
+        headers=sse.HEADERS,
+        heartbeat=lambda: sse.HEARTBEAT,
+        failed=failed,
+    )

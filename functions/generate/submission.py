@@ -1,39 +1,43 @@
-"""What all routes of generation have in common: submitting, waiting, and how it may fail."""
+"""Submitting requests to the scheduler: deadlines, prompts, and why one may be refused."""
 
 import math
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from typing import Any
 
 import flask
 from flask import Request as HttpRequest
 from flask import g
 
-from functions import errors
-from functions.http.clients import client_left
+from functions import drawing, errors
 from functions.http.middleware.keys import TENANT
 from functions.http.middleware.uploads import LARGE
 from model.engine.native import default_threads
 from model.load import LoadedModel
+from model.sampling import SamplingParams
 from model.serving import admission, events
 from model.serving.request import GenerationRequest
 from model.text.chat import ChatError
 
-TICK = 0.25  # seconds between two looks at whether the client is still there
-HEARTBEAT = 5.0  # seconds of silence after which a stream says that it lives
-MAKING_SECONDS = 10.0  # that a prompt waits for those before it to be tokenized
-# Prompts are tokenized by the processors that the engine runs on: half of them at most, and one
-# more for long requests, which take hundreds of times as long and wait in a line of their own.
-_making = threading.BoundedSemaphore(max(1, default_threads() // 2))
-_making_long = threading.BoundedSemaphore(1)
+PREPARING_SECONDS = 10.0  # that a prompt waits for those before it to be tokenized
+# Prompts are tokenized on the processors that the engine runs on: on half of them at most, and on
+# one more for long requests, which take hundreds of times as long and wait in a line of their own.
+_preparing = threading.BoundedSemaphore(max(1, default_threads() // 2))
+_preparing_long = threading.BoundedSemaphore(1)
 _long = threading.BoundedSemaphore(8)  # long ones in that line; each holds a place and a thread
 DEADLINE_HEADER = "X-Request-Timeout"
 
+Conversation = Sequence[Mapping[str, Any]]  # messages as chat templates take them
+
 
 def deadline_of(request: HttpRequest, longest: float) -> float:
-    """Return when a request must be done, counted from its arrival; its header may shorten it."""
+    """Return when a request must be done, on the clock of `time.monotonic`.
+
+    That is `longest` seconds after its arrival, or sooner if its header says so. Raises
+    `InvalidField` for a header that is no number above 0.
+    """
     seconds = longest
     if (given := request.headers.get(DEADLINE_HEADER)) is not None:
         try:
@@ -49,20 +53,64 @@ def deadline_of(request: HttpRequest, longest: float) -> float:
     return arrived + seconds
 
 
+def check_model_name(model: LoadedModel, name: str | None) -> None:
+    """Raise `ModelNotFound` for the name of another model than the one that is served."""
+    if name is not None and name != model.info.name:
+        raise errors.ModelNotFound(
+            f"the model {name[:80]!r} is not served here; {model.info.name!r} is", param="model"
+        )
+
+
+def prompt_ids(model: LoadedModel, prompt: str | Conversation) -> tuple[int, ...]:
+    """Return the ids of a text to continue, or of a conversation to answer.
+
+    Raises `ChatError` when the chat template refuses the conversation.
+    """
+    if isinstance(prompt, str):
+        return tuple(model.tokenizer.ids(prompt))
+    return tuple(model.tokenizer.ids(model.chat.render(prompt), add_special_tokens=False))
+
+
+def generation_request(
+    model: LoadedModel,
+    prompt: str | Conversation,
+    limit: int | None,
+    sampling: SamplingParams,
+    stop: tuple[str, ...],
+    deadline: float,
+    logprobs: int | None = None,
+) -> GenerationRequest:
+    """Return the request to continue a text, or to answer a conversation.
+
+    The reply has at most `limit` tokens, or else as many as there is room for; `logprobs` is that
+    of `GenerationRequest`. Raises `ChatError` when the chat template refuses the conversation, and
+    `InvalidField` when there is nothing to answer.
+    """
+    ids = prompt_ids(model, prompt)
+    if not ids:
+        raise errors.InvalidField("there is no text to answer", param=None)
+    if not isinstance(prompt, str):
+        stop += model.chat.stop
+    room = max(1, model.scheduler.max_context - len(ids))
+    tokens = min(limit or room, drawing.MOST_TOKENS)
+    return GenerationRequest(ids, tokens, sampling, stop, deadline, logprobs)
+
+
 def submit(
     model: LoadedModel,
-    make: Callable[[], Sequence[GenerationRequest]],
+    prepare: Callable[[], Sequence[GenerationRequest]],
     param: str,
     *,
     replies: int = 1,
     background: bool = False,
     request: HttpRequest | None = None,
 ) -> list[events.Generation]:
-    """Queue the `replies` requests that `make` makes; raises the fitting `ApiError`.
+    """Queue the `replies` requests that `prepare` returns; raises the `ApiError` of a refusal.
 
-    `make` renders and tokenizes, so it is called once places are reserved, and a refusal costs
-    nothing. `param` is the field that the prompt came from. `request` is for who asks after the
-    end of its context. One in the `background` is refused while anybody else is served.
+    `prepare` renders and tokenizes, so it is called once places are reserved: a refusal by a full
+    queue costs nothing. `param` is the field that the prompt came from. `request` must be given
+    where Flask's context of the request has ended. One in the `background` is refused while
+    anything else is generated.
     """
     tenant: str | None = (request or flask.request).environ.get(TENANT)
     if replies > model.scheduler.limits.most_at_once:
@@ -74,8 +122,8 @@ def submit(
     try:
         size = len((request or flask.request).get_data())
         with model.scheduler.reserve(replies, background=background) as reservation:
-            with _turn(size, 0 if background else MAKING_SECONDS):
-                requests = make()
+            with _turn_to_prepare(size, 0 if background else PREPARING_SECONDS):
+                requests = prepare()
             return reservation.fill(
                 [replace(each, tenant=tenant, background=background) for each in requests]
             )
@@ -95,13 +143,13 @@ def submit(
 
 
 @contextmanager
-def _turn(size: int, seconds: float) -> Iterator[None]:
-    """Wait for the turn of a request of so many bytes to be rendered and tokenized."""
+def _turn_to_prepare(size: int, seconds: float) -> Iterator[None]:
+    """Wait at most `seconds` until a request of `size` bytes may be rendered and tokenized."""
     refusal = errors.Overloaded("too many prompts are being read at once", retry_after=1)
     with ExitStack() as held:
-        turns = _making
+        turns = _preparing
         if size > LARGE:
-            turns = _making_long
+            turns = _preparing_long
             if not _long.acquire(blocking=False):
                 raise refusal
             held.callback(_long.release)
@@ -109,55 +157,3 @@ def _turn(size: int, seconds: float) -> Iterator[None]:
             raise refusal
         held.callback(turns.release)
         yield
-
-
-def follow(
-    generations: Sequence[events.Generation], request: HttpRequest
-) -> Iterator[tuple[int, events.Event] | None]:
-    """Yield the generations' events, None at each look without one; raises when one of them fails.
-
-    `ClientGone` comes as soon as nobody listens. Whoever stops early must cancel them.
-    """
-    for found in events.events_of(generations, TICK):
-        if client_left(request.environ):
-            raise errors.ClientGone("the client left")
-        if found is None:
-            check_deadline(generations[0])
-        elif isinstance(found[1], events.Failed):
-            raise failure(found[1])
-        yield found
-
-
-def cancel(generations: Sequence[events.Generation]) -> None:
-    """End generations within one step of the engine; for one that is done it does nothing."""
-    for generation in generations:
-        generation.cancel()
-
-
-def check_deadline(generation: events.Generation) -> None:
-    """Raise at the deadline even when the engine hangs, and so cannot end the generation itself."""
-    if generation.request.deadline is not None and time.monotonic() > generation.request.deadline:
-        raise errors.DeadlineExceeded("the request took longer than its deadline allows")
-
-
-def failure(failed: events.Failed) -> errors.ApiError:
-    """Return the error that a failed generation is answered with."""
-    match failed.kind:
-        case "deadline":
-            return errors.DeadlineExceeded(failed.message)
-        case "draining":
-            return errors.Draining(failed.message, retry_after=5)
-        case "cancelled":
-            return errors.ClientGone(failed.message)
-        case _:
-            return errors.ApiError("the model failed to generate")
-
-
-def timings(done: events.Done) -> dict[str, float]:
-    """Return what a reply tells of its speed, in milliseconds and tokens a second."""
-    return {
-        "queued_ms": round(done.queued_s * 1000, 1),
-        "prefill_ms": round(done.prefill_s * 1000, 1),
-        "decode_ms": round(done.decode_s * 1000, 1),
-        "tokens_per_second": round(done.tokens_per_second, 1),
-    }

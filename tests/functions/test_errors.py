@@ -144,7 +144,7 @@ def test_a_failure_is_told_as_openai_does(
     if fault == "engine":
         generate.engine.before_step = fail
     else:
-        monkeypatch.setattr(sys.modules["main"].api, "_longest", -1.0)
+        monkeypatch.setattr(sys.modules["main"].openai, "_longest", -1.0)
         assert Settings().deadline > 0
     response = generate.client.post(path, json=body_for(path, stream=stream))
     if stream:

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from functions.generate import submission
+from functions.generate import streams
 from model.baked.bake import bake
 from model.baked.file import BakedModel
 from model.checkpoint.folder import Checkpoint
@@ -309,7 +309,7 @@ def test_a_wall_clock_that_jumps_is_nothing_to_deadlines_and_heartbeats(
     generate: Generate, monkeypatch: pytest.MonkeyPatch, hours: int
 ) -> None:
     right = time.time
-    monkeypatch.setattr(submission, "HEARTBEAT", 0.5)
+    monkeypatch.setattr(streams, "HEARTBEAT", 0.5)
 
     def jump() -> None:
         generate.engine.before_step = lambda: None

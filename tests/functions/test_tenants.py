@@ -11,8 +11,8 @@ from model import load
 from model.names import default_model
 from model.serving.events import Done
 from model.serving.request import GenerationRequest
+from tests.functions.answers import events_of
 from tests.functions.servers import ROOT, wait_until
-from tests.functions.test_generate import events_of
 
 SECRET = "The password of the safe is 4711, and nobody but us two may know of it. " * 8
 GUESSES = {"right": SECRET, "wrong": SECRET.replace("The", "In", 1)}  # of as many tokens

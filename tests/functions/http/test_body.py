@@ -11,7 +11,9 @@ from fastapi import Body, FastAPI
 from fastapi.testclient import TestClient
 from pydantic import v1 as pydantic
 
-from functions.generate import ollama, openai, responses
+from functions.generate.ollama.schemas import OllamaMessage, OllamaOptions
+from functions.generate.openai.schemas import ChatMessage, ContentPart, StreamOptions
+from functions.generate.responses.schemas import InputMessage
 from functions.http.body import one_at_a_time
 from model.text.chat import ChatTemplate
 from tests.fakes import byte_tokenizer
@@ -49,12 +51,12 @@ def test_null_for_an_optional_field_is_not_given(generate: Generate, route: str)
 
 
 WITHIN: list[tuple[Any, dict[str, Any]]] = [
-    (openai.Message, {"role": "assistant"}),
-    (openai.Part, {"type": "text", "text": "a"}),
-    (openai.StreamOptions, {}),
-    (responses.InputMessage, {"role": "user", "content": "a"}),
-    (ollama.OllamaMessage, {"role": "user", "content": "a"}),
-    (ollama.Options, {}),
+    (ChatMessage, {"role": "assistant"}),
+    (ContentPart, {"type": "text", "text": "a"}),
+    (StreamOptions, {}),
+    (InputMessage, {"role": "user", "content": "a"}),
+    (OllamaMessage, {"role": "user", "content": "a"}),
+    (OllamaOptions, {}),
 ]
 
 

@@ -9,8 +9,8 @@ from flask.testing import FlaskClient
 
 from model.names import default_model
 from model.text.tokenizer import Tokenizer
+from tests.functions.answers import check_error
 from tests.functions.servers import ROOT
-from tests.functions.test_generate import check_error
 
 
 def test_a_text_becomes_tokens(tokenize: FlaskClient) -> None:

@@ -1,6 +1,5 @@
 """OpenAI's routes, asked by hand and by OpenAI's own client."""
 
-import json
 from typing import Any
 
 import openai
@@ -8,18 +7,12 @@ import pytest
 
 from model.serving.request import GenerationRequest
 from tests.fakes import byte_tokenizer
+from tests.functions.answers import chunks_of
 from tests.functions.conftest import Generate
 
 REPLY = " Hello, 你好!"
 TOKENS = len(byte_tokenizer().ids(REPLY)) + 1  # and the end
 CHAT = {"messages": [{"role": "user", "content": "Hi"}]}
-
-
-def chunks_of(response: Any) -> list[Any]:
-    """The JSON of each event; the last line must be [DONE]."""
-    blocks = [b for b in response.get_data(as_text=True).split("\n\n") if b.startswith("data: ")]
-    assert blocks[-1] == "data: [DONE]"
-    return [json.loads(block.removeprefix("data: ")) for block in blocks[:-1]]
 
 
 def test_openais_client_gets_a_chat(client: openai.OpenAI) -> None:

@@ -38,8 +38,8 @@ from openai.types.chat import (
     completion_create_params as chat_params,
 )
 
+from tests.functions.answers import chunks_of
 from tests.functions.conftest import Generate
-from tests.functions.test_openai import chunks_of
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 USER = {"role": "user", "content": "Hi"}

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.functions.conftest import Generate
-from tests.functions.test_ollama import (
+from tests.functions.generate.ollama.test_routes import (
     CHAT,
     CHAT_NEUTRAL,
     NEUTRAL,

@@ -1,4 +1,4 @@
-"""What Prometheus is told of generation."""
+"""The metrics of generation, for Prometheus."""
 
 from functools import partial
 
@@ -12,7 +12,7 @@ from model.serving.scheduler import Observer
 RATES = (0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 50, 75, 100, 150, 200, 300)
 
 
-class Figures(Observer):
+class GenerationMetrics(Observer):
     """Counts generations, however they end, and reads what the scheduler does now."""
 
     def __init__(self, metrics: Registry, service: Service[LoadedModel]) -> None:
@@ -37,7 +37,7 @@ class Figures(Observer):
         self._rate = metrics.histogram(
             "pibloom_tokens_per_second", "How fast a generation was written.", RATES
         )
-        for name, help_, figure, kind in (
+        for name, help_, stat, kind in (
             ("waiting", "Generations that wait for a place.", "waiting", "gauge"),
             ("running", "Generations that run: the size of the batch.", "running", "gauge"),
             ("steps_total", "Steps of the engine.", "steps", "counter"),
@@ -50,7 +50,7 @@ class Figures(Observer):
             ("kv_bytes", "Keys and values in use.", "kv_used", "gauge"),
             ("kv_cached_bytes", "Keys and values kept for the next turn.", "kv_cached", "gauge"),
         ):
-            metrics.read(f"pibloom_{name}", help_, partial(self._now, figure), kind)
+            metrics.read(f"pibloom_{name}", help_, partial(self._stat, stat), kind)
         metrics.info(
             "pibloom_model_info", "A constant 1, with the model that answers.", self._model
         )
@@ -97,6 +97,6 @@ class Figures(Observer):
         if isinstance(last, Done) and (rate := last.tokens_per_second):
             self._rate.observe(rate)
 
-    def _now(self, figure: str) -> float:
+    def _stat(self, name: str) -> float:
         model = self._service.peek()
-        return 0.0 if model is None else model.scheduler.stats()[figure]
+        return 0.0 if model is None else model.scheduler.stats()[name]

@@ -170,7 +170,7 @@ def test_prompts_that_are_read_at_once_are_bounded(
             at_once -= 1
         return ids(self, text, **options)
 
-    monkeypatch.setattr(submission, "_making", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(submission, "_preparing", threading.BoundedSemaphore(1))
     monkeypatch.setattr(Tokenizer, "ids", counted)
     statuses: list[int] = []
     threads = [
@@ -194,12 +194,12 @@ def test_prompts_that_are_read_at_once_are_bounded(
 def test_who_waits_too_long_to_be_read_is_told_so(
     generate: Generate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submission, "_making", threading.BoundedSemaphore(1))
-    monkeypatch.setattr(submission, "MAKING_SECONDS", 0.01)
-    submission._making.acquire()
+    monkeypatch.setattr(submission, "_preparing", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(submission, "PREPARING_SECONDS", 0.01)
+    submission._preparing.acquire()
     response = generate.post({"prompt": "Hi"})
     assert (response.status_code, response.headers["Retry-After"]) == (429, "1")
-    submission._making.release()
+    submission._preparing.release()
     assert generate.post({"prompt": "Hi"}).status_code == 200
 
 
@@ -212,7 +212,7 @@ def test_long_prompts_hold_up_no_short_ones_and_few_are_in_line(
         assert len(text) < LARGE or go_on.wait(20)
         return ids(self, text, **options)
 
-    monkeypatch.setattr(submission, "_making", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(submission, "_preparing", threading.BoundedSemaphore(1))
     monkeypatch.setattr(submission, "_long", threading.BoundedSemaphore(2))
     monkeypatch.setattr(Tokenizer, "ids", slow)
     long_prompt = {"prompt": "a" * (LARGE + 1)}

@@ -1,7 +1,6 @@
-"""The generation function over HTTP, on a fake engine that writes " Hello, 你好!"."""
+"""piBLOOM's own routes over HTTP, on a fake engine that writes " Hello, 你好!"."""
 
 import json
-import re
 import sys
 import threading
 import time
@@ -12,48 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from functions.settings import Settings
 from model.text.chat import ChatTemplate
 from tests.fakes import byte_tokenizer
+from tests.functions.answers import check_error, events_of
 from tests.functions.conftest import Generate
-
-STATUS_OF = {
-    "not_json": 400,
-    "bad_request": 400,
-    "not_found": 404,
-    "method_not_allowed": 405,
-    "body_too_large": 413,
-    "unsupported_media_type": 415,
-    "invalid_field": 422,
-    "context_full": 422,
-    "overloaded": 429,
-    "loading": 503,
-    "draining": 503,
-    "deadline": 504,
-    "internal": 500,
-}
-
-
-def check_error(response: Any, type_: str) -> dict[str, Any]:
-    assert response.content_type == "application/json"
-    text = response.get_data(as_text=True)
-    assert "<html" not in text.lower()
-    assert "Traceback" not in text
-    assert "/functions/" not in text
-    (error,) = json.loads(text).values()
-    assert {"code", "type", "message", "param"} <= set(error)
-    assert error["type"] == type_
-    assert error["code"] == response.status_code == STATUS_OF[type_]
-    return dict(error)
-
-
-def events_of(response: Any) -> list[tuple[str, dict[str, Any]]]:
-    found = []
-    for block in response.get_data(as_text=True).split("\n\n"):
-        if block.startswith("event: "):
-            name, data = re.fullmatch(r"event: (\w+)\ndata: (.*)", block).groups()  # type: ignore[union-attr]
-            found.append((name, json.loads(data)))
-    return found
 
 
 def test_a_prompt_is_continued(generate: Generate) -> None:
@@ -356,7 +317,7 @@ def test_a_deadline_gets_504(
     generate: Generate, stream: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     main = sys.modules["main"]  # as functions-framework names what it loads
-    monkeypatch.setattr(main, "settings", Settings(deadline=-1.0))
+    monkeypatch.setattr(main.native, "_longest", -1.0)
     response = generate.post({"prompt": "a", "stream": stream})
     if stream:
         assert events_of(response)[-1][1]["error"]["type"] == "deadline"
@@ -368,7 +329,7 @@ def test_a_deadline_gets_504(
 def test_a_deadline_gets_504_even_when_the_engine_hangs(
     generate: Generate, stream: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules["main"], "settings", Settings(deadline=0.1))
+    monkeypatch.setattr(sys.modules["main"].native, "_longest", 0.1)
     generate.engine.running.clear()
     started = time.monotonic()
     response = generate.post({"prompt": "a", "stream": stream})
