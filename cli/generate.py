@@ -16,8 +16,9 @@ import click
 from cli.main import Failure, Refused
 from cli.model import model_option
 from cli.text import Number, Readable, print_json, read_text, visible, written
+from common.settings import SettingsError
 from functions import drawing, flags
-from functions.settings import SettingError, Settings
+from functions.settings import Settings
 from model.baked.source import model_name
 from model.errors import ModelError
 from model.serving.request import GenerationRequest
@@ -249,7 +250,7 @@ def _from_folder(folder: Path, body: dict[str, Any]) -> Events:
 
     try:
         settings = Settings.read(os.environ)
-    except SettingError as error:
+    except SettingsError as error:
         raise click.UsageError(str(error)) from None
     try:
         with _shown(f"loading {model_name(folder)}"):

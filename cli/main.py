@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from functions import stdio
+from common import stdio
 
 FAILURE, REFUSED, INTERRUPTED = 1, 3, 130
 COMMANDS = {

@@ -1,7 +1,6 @@
 """`pibloom up`: the chat and both functions on this machine, started and ended together."""
 
 import os
-import socket
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -13,8 +12,9 @@ from cli.model import path_of
 from cli.service_process import ServiceProcess
 from cli.supervisor import StopSignals, end, serve
 from cli.text import Number, say
-from functions import environment, flags
-from functions.settings import NAMES, PREFIX, UI_NAMES
+from common import environment, ports
+from common.settings import FUNCTION_NAMES, PREFIX, UI_NAMES, SettingsError
+from functions import flags
 from model.errors import ModelError
 
 SERVICES = ("tokenize", "generate", "ui")  # in the order in which they become ready
@@ -107,13 +107,13 @@ def environment_of(service: str, given: Mapping[str, str]) -> dict[str, str]:
 
     The functions get the keys that they take, the chat the one that it brings.
     """
-    own = UI_NAMES if service == "ui" else NAMES
+    own = UI_NAMES if service == "ui" else FUNCTION_NAMES
     return {
         name: text
         for name, text in given.items()
         if name in own
         or (
-            environment.is_kept(name)
+            environment.is_kept(name, environment.ENGINE_FAMILIES)
             and not name.startswith(PREFIX)
             and name not in ("HOST", "PORT")
         )
@@ -137,17 +137,17 @@ def _service(
 
 
 def _keys(given: Mapping[str, str]) -> Sequence[str]:
-    from functions.settings import SettingError, Settings, keys_of
+    from functions.settings import Settings, keys_of
 
     try:
         return keys_of(Settings.read(given))
-    except SettingError as error:
+    except SettingsError as error:
         raise click.UsageError(str(error)) from None
 
 
 def _prepare_model(given: Mapping[str, str], *, generates: bool) -> None:
     """Find out before anything starts whether the model can be used; bake it if it must be."""
-    from functions.settings import SettingError, Settings
+    from functions.settings import Settings
     from model.baked.cache import baked_copy
     from model.baked.file import BakedModel, is_baked
     from model.baked.source import model_name
@@ -167,7 +167,7 @@ def _prepare_model(given: Mapping[str, str], *, generates: bool) -> None:
                 baked_copy(settings.model, settings.bits, progress)
         else:
             Checkpoint.open(settings.model)
-    except SettingError as error:
+    except SettingsError as error:
         raise click.UsageError(str(error)) from None
     except ModelError as error:
         raise Refused(str(error)) from None
@@ -180,16 +180,13 @@ def _check_ports(services: Sequence[ServiceProcess]) -> None:
         if other := taken.get(service.port):
             raise Failure(f"{other.flag} and {service.flag} are both {service.port}")
         taken[service.port] = service
-        family = socket.AF_INET6 if ":" in service.host else socket.AF_INET
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((service.host, service.port))
-            except OSError as error:
-                raise Failure(
-                    f"{service.name} cannot listen on port {service.port} of {service.host}"
-                    f" ({error.strerror}); choose another with {service.flag}"
-                ) from None
+        try:
+            ports.check_free(service.host, service.port)
+        except OSError as error:
+            raise Failure(
+                f"{service.name} cannot listen on port {service.port} of {service.host}"
+                f" ({error.strerror}); choose another with {service.flag}"
+            ) from None
 
 
 def _announce(services: Sequence[ServiceProcess], *, open_: bool, keyed: bool) -> None:

@@ -6,8 +6,9 @@ import sys
 
 import click
 
-from functions import environment, flags, stdio
-from functions.settings import SettingError
+from common import environment, stdio
+from common.settings import SettingsError
+from functions import flags
 
 FUNCTIONS = ("generate", "tokenize")
 
@@ -33,7 +34,7 @@ def main(name: str, host: str, port: int, *, reload: bool) -> None:
     stdio.open_missing()
     logging.raiseExceptions = False  # a line that cannot be written is no reason to write more
     os.environ.update(flags.chosen())
-    environment.narrow()
+    environment.remove_others(environment.ENGINE_FAMILIES)
     try:
         os.getcwd()
     except OSError:
@@ -42,7 +43,7 @@ def main(name: str, host: str, port: int, *, reload: bool) -> None:
 
     try:
         serve(name, host, port, reload=reload)
-    except SettingError as error:
+    except SettingsError as error:
         _give_up(str(error), 2)
 
 

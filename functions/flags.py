@@ -7,7 +7,8 @@ from typing import TypeVar
 
 import click
 
-from functions.settings import PREFIX, Secret, Settings
+from common.settings import PREFIX, Secret
+from functions.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., object])
 _KEY = "pibloom.settings"

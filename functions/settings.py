@@ -7,57 +7,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from common.settings import PREFIX, UI_NAMES, Secret, SettingsError, is_quoted, is_setting
 from model.limits import DEFAULT_LIMITS, Limits
 from model.names import ENGINES, default_model
-
-PREFIX = "PIBLOOM_"
-# Read by the chat, which may share an environment with the functions.
-UI_NAMES = frozenset(
-    {
-        "PIBLOOM_GENERATE_URL",
-        "PIBLOOM_TOKENIZE_URL",
-        "PIBLOOM_UI_SECRET",
-        "PIBLOOM_UI_ORIGINS",
-        "PIBLOOM_API_KEY",
-    }
-)
-
-
-# What Kubernetes tells a pod of each service in its namespace: of a service that is called
-# pibloom-ui, PIBLOOM_UI_SERVICE_HOST, PIBLOOM_UI_PORT=tcp://10.0.0.1:80 and others.
-_SERVICE_LINK = re.compile(
-    r"PIBLOOM(_[A-Z0-9_]+)?_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_\d+_(TCP|UDP|SCTP)(_[A-Z]+)?)"
-)
-_SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
-
-
-class SettingError(Exception):
-    """A variable that does not exist, or a value that cannot be; the message is one sentence."""
-
-
-class Secret:
-    """A text that is shown nowhere unless it is asked for by `reveal`."""
-
-    __slots__ = ("_text",)
-
-    def __init__(self, text: str = "") -> None:
-        self._text = text
-
-    def reveal(self) -> str:
-        """Return the text itself."""
-        return self._text
-
-    def __bool__(self) -> bool:
-        return bool(self._text)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and self._text == other._text
-
-    def __hash__(self) -> int:
-        return hash(self._text)
-
-    def __repr__(self) -> str:
-        return "Secret(…)" if self else "Secret()"
 
 
 def _setting(default: Any, help_: str, **limits: Any) -> Any:
@@ -116,15 +68,15 @@ class Settings:
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> "Settings":
-        """Take the PIBLOOM_ variables; `SettingError` for an unknown one or a bad value."""
+        """Take the PIBLOOM_ variables; `SettingsError` for an unknown one or a bad value."""
         by_name = {PREFIX + item.name.upper(): item for item in fields(cls)}
         found = {}
         for name, text in environment.items():
-            if not name.startswith(PREFIX) or name in UI_NAMES or is_service_link(name, text):
+            if not is_setting(name, text) or name in UI_NAMES:
                 continue
             if name not in by_name:
                 known = ", ".join(sorted({*by_name, *UI_NAMES}))
-                raise SettingError(f"{name} is no setting of piBLOOM; the settings are {known}")
+                raise SettingsError(f"{name} is no setting of piBLOOM; the settings are {known}")
             if text:  # an empty variable is one that is not given
                 item = by_name[name]
                 found[item.name] = _parse(name, text, item.type, item.metadata)
@@ -153,26 +105,15 @@ class Settings:
         }
 
 
-NAMES = frozenset(PREFIX + item.name.upper() for item in fields(Settings))
-
-
-def is_service_link(name: str, text: str) -> bool:
-    """Whether a variable was made by Kubernetes, for a service whose name begins with pibloom."""
-    return bool(
-        _SERVICE_LINK.fullmatch(name)
-        or (name.endswith("_PORT") and _SERVICE_ADDRESS.match(text))  # PIBLOOM_PORT=tcp://…
-    )
-
-
 def _parse(name: str, text: str, type_: Any, limits: Mapping[str, Any]) -> Any:
-    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
-        raise SettingError(f"{name} is set with quotes around its value; leave the quotes out")
+    if is_quoted(text):
+        raise SettingsError(f"{name} is set with quotes around its value; leave the quotes out")
     if type_ is Secret:
         return Secret(text)
     if type_ is Path:
         return home_expanded(name, text)
     if "among" in limits and text not in limits["among"]:
-        raise SettingError(
+        raise SettingsError(
             f"{name} must be one of {', '.join(limits['among'])}, not {_short(text)}"
         )
     if type_ is str:
@@ -181,20 +122,22 @@ def _parse(name: str, text: str, type_: Any, limits: Mapping[str, Any]) -> Any:
     try:
         value = type_(text)
     except ValueError:
-        raise SettingError(f"{name} must be {kind}, not {_short(text)}") from None
+        raise SettingsError(f"{name} must be {kind}, not {_short(text)}") from None
     low, high = limits.get("low", -math.inf), limits.get("high", math.inf)
     if not low <= value <= high:
         bounds = f"at least {low}" if high == math.inf else f"from {low} to {high}"
-        raise SettingError(f"{name} must be {kind} {bounds}, not {_short(text)}")
+        raise SettingsError(f"{name} must be {kind} {bounds}, not {_short(text)}")
     return value
 
 
 def home_expanded(name: str, text: str) -> Path:
-    """Return a path whose `~` is a home folder; `SettingError` where there is no such."""
+    """Return a path whose `~` is a home folder; `SettingsError` where there is no such."""
     try:
         return Path(text).expanduser()
     except RuntimeError:
-        raise SettingError(f"{name} is {_short(text)}, but that home folder is not known") from None
+        raise SettingsError(
+            f"{name} is {_short(text)}, but that home folder is not known"
+        ) from None
 
 
 def _short(text: str) -> str:
@@ -202,30 +145,30 @@ def _short(text: str) -> str:
 
 
 def keys_of(settings: Settings) -> tuple[str, ...]:
-    """Return the keys that may be brought; `SettingError` when their file cannot be read."""
+    """Return the keys that may be brought; `SettingsError` when their file cannot be read."""
     keys = settings.api_keys.reveal().split(",")
     given = len(keys)
     if settings.api_keys_file:
         try:
             keys += Path(settings.api_keys_file).read_text("utf-8").splitlines()
         except (OSError, ValueError):
-            raise SettingError("PIBLOOM_API_KEYS_FILE names a file that cannot be read") from None
+            raise SettingsError("PIBLOOM_API_KEYS_FILE names a file that cannot be read") from None
         if not any(key.strip() for key in keys[given:]):
-            raise SettingError("PIBLOOM_API_KEYS_FILE names a file without a key")
+            raise SettingsError("PIBLOOM_API_KEYS_FILE names a file without a key")
     found = tuple(key.strip() for key in keys if key.strip())
     if settings.api_keys and not found:
-        raise SettingError("PIBLOOM_API_KEYS is set, but holds no key")
+        raise SettingsError("PIBLOOM_API_KEYS is set, but holds no key")
     if not all(key.isascii() and key.isprintable() for key in found):
-        raise SettingError("a key must be of ASCII characters that can be printed")
+        raise SettingsError("a key must be of ASCII characters that can be printed")
     return found
 
 
 def origins_of(settings: Settings) -> frozenset[str]:
-    """Return the origins whose pages may call; `SettingError` for what no browser would send."""
+    """Return the origins whose pages may call; `SettingsError` for what no browser would send."""
     found = [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]
     for origin in found:
         if not re.fullmatch(r"https?://[^/\s*?#@]+", origin):
-            raise SettingError(
+            raise SettingsError(
                 f"PIBLOOM_CORS_ORIGINS: {origin!r} is no origin such as https://chat.example"
             )
     return frozenset(found)

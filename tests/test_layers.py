@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("model", "functions", "ui", "cli")
+PACKAGES = ("common", "model", "functions", "ui", "cli")
 # From the ground up: a room imports its own floor and those below it.
 FLOORS = (
     {"config", "errors", "files", "limits", "names", "sampling", "native"},
@@ -102,3 +102,8 @@ def test_the_chat_knows_the_functions_by_http_only(module: str) -> None:
 @pytest.mark.parametrize("module", of_package("functions"))
 def test_functions_know_neither_the_chat_nor_the_commands(module: str) -> None:
     assert not {each for each in reached(module) if each.startswith(("ui", "cli"))}
+
+
+@pytest.mark.parametrize("module", of_package("common"))
+def test_what_is_common_knows_nothing_else(module: str) -> None:
+    assert not {each for each in reached(module) if not each.startswith("common")}

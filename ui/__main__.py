@@ -11,9 +11,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ui import environment
+from common import environment, ports, stdio
+from common.settings import SettingsError
 from ui.limits import PACKET_BYTES
-from ui.settings import Settings, SettingsError
+from ui.settings import Settings
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -21,9 +22,9 @@ def main(arguments: list[str] | None = None) -> None:
 
     1 is for a port that cannot be had, 2 for a setting that cannot be used.
     """
-    environment.open_streams()
+    stdio.open_missing(discard=True)
     logging.raiseExceptions = False  # a line that cannot be written is no reason to write more
-    environment.narrow()
+    environment.remove_others()
     try:
         os.getcwd()
     except OSError:
@@ -119,12 +120,7 @@ def _state_folder() -> str | None:
 
 def _check_free(host: str, port: int) -> None:
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
+        ports.check_free(host, port)
     except socket.gaierror:
         _give_up(f"There is no address {host} on this machine.", 1)
     except PermissionError:

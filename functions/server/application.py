@@ -3,7 +3,6 @@
 import math
 import os
 import signal
-import socket
 import sys
 import threading
 from pathlib import Path
@@ -16,6 +15,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.gthread import ThreadWorker
 
+from common import ports
 from functions import logs, memory
 from functions.http.middleware.uploads import BODIES
 from functions.server import descriptors, slow_clients, worker
@@ -124,11 +124,8 @@ def serve(name: str, host: str, port: int, *, reload: bool = False) -> None:
 
 
 def _check_port(host: str, port: int) -> None:
-    """Find out before gunicorn does, which would try again for seconds."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            sys.exit(f"piBLOOM: cannot listen on {host}, port {port}: {error.strerror}")
+    """Exit where a port cannot be listened on; gunicorn would try again for seconds."""
+    try:
+        ports.check_free(host, port)
+    except OSError as error:
+        sys.exit(f"piBLOOM: cannot listen on {host}, port {port}: {error.strerror}")

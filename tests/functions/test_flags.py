@@ -6,8 +6,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from common.settings import PREFIX, Secret
 from functions.flags import chosen, setting_flags
-from functions.settings import PREFIX, Secret, Settings
+from functions.settings import Settings
 
 PUBLIC = [item for item in fields(Settings) if item.type is not Secret]
 

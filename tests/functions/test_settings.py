@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from functions.settings import PREFIX, Secret, SettingError, Settings, keys_of, origins_of, table
+from common.settings import PREFIX, Secret, SettingsError
+from functions.settings import Settings, keys_of, origins_of, table
 from tests.foreign import FOREIGN
 from tests.functions.servers import ROOT
 
@@ -37,7 +38,7 @@ def test_the_environment_is_read_and_others_variables_are_left_alone() -> None:
     ],
 )
 def test_an_unknown_name_or_a_bad_value_is_one_sentence(name: str, value: str, said: str) -> None:
-    with pytest.raises(SettingError, match=said) as refusal:
+    with pytest.raises(SettingsError, match=said) as refusal:
         Settings.read({name: value})
     assert name in str(refusal.value)
     assert "\n" not in str(refusal.value)
@@ -59,7 +60,7 @@ def test_an_empty_variable_is_one_that_is_not_given(name: str) -> None:
 def test_quotes_that_no_shell_took_away_are_refused(item: Field[object]) -> None:
     name = PREFIX + item.name.upper()
     for text in ('"8"', "'/models/b'", '""'):
-        with pytest.raises(SettingError, match=f"{name} is set with quotes") as refusal:
+        with pytest.raises(SettingsError, match=f"{name} is set with quotes") as refusal:
             Settings.read({name: text})
         assert "8" not in str(refusal.value)
 
@@ -76,7 +77,7 @@ def test_keys_are_shown_nowhere() -> None:
     ):
         assert "sk-" not in shown
     for keys in ("sk-1234\x07", "sk-é1234", '"sk-1234"', " , "):
-        with pytest.raises(SettingError) as refusal:
+        with pytest.raises(SettingsError) as refusal:
             Settings.read({"PIBLOOM_API_KEYS": keys})
         assert "1234" not in str(refusal.value)
 
@@ -86,7 +87,7 @@ def test_a_tilde_is_the_home_folder(name: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("HOME", "/home/me")
     found = Settings.read({name: "~/x"})
     assert str(getattr(found, name.removeprefix(PREFIX).lower())) == "/home/me/x"
-    with pytest.raises(SettingError, match="home folder"):
+    with pytest.raises(SettingsError, match="home folder"):
         Settings.read({name: "~nobody-of-this-name/x"})
 
 
@@ -120,22 +121,22 @@ def test_service_links_of_kubernetes_are_left_alone(name: str) -> None:
     ],
 )
 def test_what_only_resembles_a_service_link_is_refused(name: str) -> None:
-    with pytest.raises(SettingError, match=name):
+    with pytest.raises(SettingsError, match=name):
         Settings.read({name: "9000"})
 
 
 def test_a_key_file_that_is_not_there_is_a_sentence() -> None:
-    with pytest.raises(SettingError, match="PIBLOOM_API_KEYS_FILE"):
+    with pytest.raises(SettingsError, match="PIBLOOM_API_KEYS_FILE"):
         keys_of(Settings(api_keys_file="/nothing/here"))
 
 
 @pytest.mark.parametrize("origins", ["*", "https://a.example/", "a.example"])
 def test_an_origin_that_no_browser_sends_is_refused(origins: str) -> None:
-    with pytest.raises(SettingError, match="PIBLOOM_CORS_ORIGINS"):
+    with pytest.raises(SettingsError, match="PIBLOOM_CORS_ORIGINS"):
         origins_of(Settings(cors_origins=origins))
 
 
 @pytest.mark.parametrize("keys", [" , ", "kéy"])
 def test_keys_that_are_none_do_not_open_the_door(keys: str) -> None:
-    with pytest.raises(SettingError):
+    with pytest.raises(SettingsError):
         keys_of(Settings(api_keys=Secret(keys)))

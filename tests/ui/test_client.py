@@ -9,10 +9,11 @@ from typing import Any
 import httpx
 import pytest
 
+from common.settings import Secret
 from tests.ui.fake_functions import Answer, Fake, both, done, error, refusal, sse, token
 from ui import client as api
 from ui.client import Failure, Functions, Options
-from ui.settings import Secret, Settings
+from ui.settings import Settings
 
 pytestmark = pytest.mark.asyncio
 

@@ -1,12 +1,12 @@
 """The chat's settings: defaults, and one sentence for everything that cannot be used."""
 
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 
 import pytest
 
-from functions import settings as functions_settings
+from common.settings import FUNCTION_NAMES, UI_NAMES, Secret, SettingsError
 from tests.foreign import FOREIGN
-from ui.settings import GENERATE_URL, OTHERS, OWN, Secret, Settings, SettingsError
+from ui.settings import GENERATE_URL, Settings
 
 
 def test_nothing_set_means_the_documented_addresses() -> None:
@@ -29,17 +29,7 @@ def test_an_address_loses_its_last_slash_and_keeps_its_path() -> None:
 
 
 def test_the_functions_settings_are_known_and_ignored() -> None:
-    assert Settings.read(dict.fromkeys(OTHERS, "anything")).port == 8080
-
-
-def test_both_sides_know_each_others_settings() -> None:
-    """One environment serves all: a name that one side lacks would stop it."""
-    theirs = {
-        functions_settings.PREFIX + item.name.upper()
-        for item in fields(functions_settings.Settings)
-    }
-    assert theirs == OTHERS
-    assert functions_settings.UI_NAMES == OWN
+    assert Settings.read(dict.fromkeys(FUNCTION_NAMES, "anything")).port == 8080
 
 
 def test_secrets_are_not_shown() -> None:
@@ -88,7 +78,7 @@ def test_a_bad_setting_is_refused_by_name(environ: dict[str, str], named: str) -
     assert "word" not in str(refusal.value).replace("password", "")
 
 
-@pytest.mark.parametrize("name", sorted(OWN | {"HOST", "PORT"}))
+@pytest.mark.parametrize("name", sorted(UI_NAMES | {"HOST", "PORT"}))
 def test_an_empty_variable_is_one_that_is_not_given(name: str) -> None:
     found = Settings.read({name: ""})
     assert replace(found, secret=Secret()) == replace(Settings.read({}), secret=Secret())
