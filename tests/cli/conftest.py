@@ -1,4 +1,4 @@
-"""Commands that are ended after the test."""
+"""Commands and servers that are ended after the test."""
 
 import os
 import signal
@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.cli.stand_ins import Up, children
+from tests.functions.conftest import generate, start
+
+__all__ = ["generate", "start"]  # fixtures: the function, and a server, on a fake engine
 
 
 @pytest.fixture

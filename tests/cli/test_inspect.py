@@ -13,6 +13,7 @@ from cli.inspect import inspect
 from model.baked.bake import bake
 from model.checkpoint.folder import Checkpoint
 from model.names import default_model
+from tests.cli.commands import pibloom
 
 torch = pytest.importorskip("torch")
 from safetensors.torch import load_file, save_file  # noqa: E402
@@ -101,3 +102,19 @@ def test_ends_and_notes_are_shown(copy: Path, tmp_path: Path) -> None:
         assert any("num_beams" in note for note in facts["notes"])
         assert "2, 7" in run(path).output
     assert "whole, every" in run(copy, "--verify").output
+
+
+def test_inspect_tells_what_a_checkpoint_holds() -> None:
+    table = pibloom("inspect", "--tensors").stdout
+    assert "8,416,256" in table
+    assert "h.7.mlp.dense_4h_to_h.weight" in table
+    facts = json.loads(pibloom("inspect", "--json").stdout)
+    assert (facts["parameters"], facts["license"]) == (8_416_256, "apache-2.0")
+    assert sum(tensor["bytes"] for tensor in facts["tensors"]) == facts["weights_bytes"]
+
+
+def test_a_checkpoint_that_lost_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    done = pibloom("inspect", str(tmp_path))
+    assert done.returncode == 3
+    assert "gpt2" in done.stderr
