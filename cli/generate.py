@@ -11,7 +11,7 @@ from cli.local import stream_from_model
 from cli.model import model_option
 from cli.remote import api_key, stream_from_url
 from cli.text import Number, Readable, print_json, read_text, written
-from functions import drawing, flags
+from functions import flags, ranges
 
 
 def _range(annotated: Any) -> click.IntRange | click.FloatRange:
@@ -26,7 +26,7 @@ def _range(annotated: Any) -> click.IntRange | click.FloatRange:
 def _stops(
     context: click.Context, parameter: click.Parameter, value: tuple[str, ...]
 ) -> tuple[str, ...]:
-    longest = get_args(drawing.Stop)[1].max_length
+    longest = get_args(ranges.Stop)[1].max_length
     for text in value:
         flags.given(context, parameter, text)
         if len(text) > longest:
@@ -35,9 +35,9 @@ def _stops(
                 context,
                 parameter,
             )
-    if len(value) > drawing.MOST_STOPS:
+    if len(value) > ranges.MOST_STOPS:
         raise click.BadParameter(
-            f"{len(value)} are too many; {drawing.MOST_STOPS} are the most.", context, parameter
+            f"{len(value)} are too many; {ranges.MOST_STOPS} are the most.", context, parameter
         )
     return value
 
@@ -75,17 +75,17 @@ def _url(context: click.Context, parameter: click.Parameter, value: str | None) 
 @model_option
 @click.option("--chat", is_flag=True, help="Answer PROMPT as a chat message, not continue it.")
 @click.option(
-    "--max-new-tokens", type=_range(drawing.NewTokens), default=256, show_default=True, help="Most."
+    "--max-new-tokens", type=_range(ranges.NewTokens), default=256, show_default=True, help="Most."
 )
-@click.option("--temperature", type=_range(drawing.Temperature), help="0 is greedy.")
-@click.option("--top-k", type=_range(drawing.TopK), help="0 cuts nothing off, nor does -1.")
-@click.option("--top-p", type=_range(drawing.TopP), help="1 considers all.")
-@click.option("--min-p", type=_range(drawing.MinP), help="Of the likeliest's share; 0 is off.")
-@click.option("--repetition-penalty", type=_range(drawing.RepetitionPenalty), help="1 is none.")
+@click.option("--temperature", type=_range(ranges.Temperature), help="0 is greedy.")
+@click.option("--top-k", type=_range(ranges.TopK), help="0 cuts nothing off, nor does -1.")
+@click.option("--top-p", type=_range(ranges.TopP), help="1 considers all.")
+@click.option("--min-p", type=_range(ranges.MinP), help="Of the likeliest's share; 0 is off.")
+@click.option("--repetition-penalty", type=_range(ranges.RepetitionPenalty), help="1 is none.")
 @click.option(
     "--stop", multiple=True, callback=_stops, help="Text that ends the reply; may be given often."
 )
-@click.option("--seed", type=_range(drawing.Seed), help="Repeats a reply.")
+@click.option("--seed", type=_range(ranges.Seed), help="Repeats a reply.")
 @click.option(
     "--url", callback=_url, help="Ask a running function instead of loading the model here."
 )

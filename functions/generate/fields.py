@@ -6,7 +6,7 @@ from msgspec import Meta
 
 FinishReason = Literal["stop", "length"]
 NonEmptyText = Annotated[str, Meta(min_length=1)]
-# No upper bound of ours: a reply has at most `drawing.MOST_TOKENS`, and what there is room for.
+# No upper bound of ours: a reply has at most `ranges.MOST_TOKENS`, and what there is room for.
 TokenLimit = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 TopLogprobs = Annotated[int, Meta(ge=0, le=20)]
 # A field that cannot change the answer of a model that only writes text.

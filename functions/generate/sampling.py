@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from functions import drawing, errors
+from functions import errors, ranges
 from model.load import LoadedModel
 from model.sampling import SamplingParams
 from model.text.tokenizer import NEVER_DRAWN
@@ -22,12 +22,12 @@ class SamplingFields(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     Each is called as it is in `SamplingParams`.
     """
 
-    temperature: drawing.Temperature | None = None
-    top_k: drawing.TopK | None = None
-    top_p: drawing.TopP | None = None
-    min_p: drawing.MinP | None = None
-    repetition_penalty: drawing.RepetitionPenalty | None = None
-    seed: drawing.Seed | None = None
+    temperature: ranges.Temperature | None = None
+    top_k: ranges.TopK | None = None
+    top_p: ranges.TopP | None = None
+    min_p: ranges.MinP | None = None
+    repetition_penalty: ranges.RepetitionPenalty | None = None
+    seed: ranges.Seed | None = None
 
 
 class OpenAISamplingFields(SamplingFields, forbid_unknown_fields=True, kw_only=True):
@@ -54,7 +54,7 @@ def sampling_params(model: LoadedModel, asked: SamplingFields) -> SamplingParams
         given["logit_bias"] = tuple(_biases(model, biases))
     else:
         given.pop("logit_bias", None)
-    return drawing.drawn(model.sampling, given)
+    return ranges.sampling_params(model.sampling, given)
 
 
 def _biases(model: LoadedModel, biases: Mapping[str, float]) -> Iterator[tuple[int, float]]:

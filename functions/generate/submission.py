@@ -11,7 +11,7 @@ import flask
 from flask import Request as HttpRequest
 from flask import g
 
-from functions import drawing, errors
+from functions import errors, ranges
 from functions.http.middleware.keys import TENANT
 from functions.http.middleware.uploads import LARGE
 from model.engine.native import default_threads
@@ -92,7 +92,7 @@ def generation_request(
     if not isinstance(prompt, str):
         stop += model.chat.stop
     room = max(1, model.scheduler.max_context - len(ids))
-    tokens = min(limit or room, drawing.MOST_TOKENS)
+    tokens = min(limit or room, ranges.MOST_TOKENS)
     return GenerationRequest(ids, tokens, sampling, stop, deadline, logprobs)
 
 

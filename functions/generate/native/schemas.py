@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from functions import drawing, errors
+from functions import errors, ranges
 from functions.generate.fields import FinishReason, NonEmptyText
 from functions.generate.sampling import SamplingFields
 from functions.generate.timings import Timings
@@ -28,8 +28,8 @@ class GenerateBody(SamplingFields, forbid_unknown_fields=True, kw_only=True):
 
     prompt: NonEmptyText | None = None
     messages: Messages | None = None
-    max_new_tokens: drawing.NewTokens | None = None
-    stop: drawing.Stop | drawing.Stops | None = None
+    max_new_tokens: ranges.NewTokens | None = None
+    stop: ranges.Stop | ranges.Stops | None = None
     stream: bool | None = None
 
     def check(self) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from functions import drawing, errors
+from functions import errors, ranges
 from functions.generate.fields import Ignored, TopLogprobs
 from functions.generate.logprobs import TokenLogprob
 from functions.generate.refusals import unsupported
@@ -16,10 +16,10 @@ from functions.generate.sampling import OpenAISamplingFields
 class OllamaOptions(OpenAISamplingFields, forbid_unknown_fields=True, kw_only=True):
     """How a reply is sampled, in Ollama's words."""
 
-    repeat_penalty: drawing.RepetitionPenalty | None = None
-    # No upper bound of ours: a reply has at most `drawing.MOST_TOKENS`.
+    repeat_penalty: ranges.RepetitionPenalty | None = None
+    # No upper bound of ours: a reply has at most `ranges.MOST_TOKENS`.
     num_predict: Annotated[int, Meta(ge=-2, le=2**31 - 1)] | None = None
-    stop: drawing.Stop | drawing.Stops | None = None
+    stop: ranges.Stop | ranges.Stops | None = None
     # Other ways of sampling; each has values that turn it off, and only those are taken.
     repeat_last_n: int | None = None
     mirostat: int | None = None

@@ -8,7 +8,7 @@ from typing import Any
 from flask import Request as HttpRequest
 from flask import Response
 
-from functions import drawing, errors, sse
+from functions import errors, ranges, sse
 from functions.generate import streams, submission
 from functions.generate.openai.replies import ChatFormat, CompletionFormat, ReplyFormat
 from functions.generate.openai.schemas import (
@@ -70,7 +70,7 @@ class OpenAIRoutes:
                 replies.extend(_completion_reply(model, body, ids) for _ in range(n))
                 request = GenerationRequest(
                     ids,
-                    min(limit, drawing.MOST_TOKENS),
+                    min(limit, ranges.MOST_TOKENS),
                     sampling,
                     stop,
                     deadline,

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from functions import drawing, errors
+from functions import errors, ranges
 from functions.generate.fields import (
     FinishReason,
     Ignored,
@@ -106,7 +106,7 @@ class CompletionFields(OpenAISamplingFields, forbid_unknown_fields=True, kw_only
 
     model: str | None = None
     n: Annotated[int, Meta(ge=1, le=MOST_CHOICES)] | None = None
-    stop: drawing.Stop | drawing.Stops | None = None
+    stop: ranges.Stop | ranges.Stops | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: Ignored = None

@@ -1,4 +1,4 @@
-"""How a reply is drawn: what the routes and the command line have alike, with the ranges."""
+"""The ranges of what a request, or the command line, may ask of sampling."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,7 +13,7 @@ MOST_TOKENS = 4096  # of one reply
 
 NewTokens = Annotated[int, Meta(ge=1, le=MOST_TOKENS)]
 Temperature = Annotated[float, Meta(ge=0, le=5)]
-TopK = Annotated[int, Meta(ge=-1, le=1000)]  # 0 and -1 cut nothing off
+TopK = Annotated[int, Meta(ge=-1, le=1000)]  # 0 and -1 exclude no token
 TopP = Annotated[float, Meta(gt=0, le=1)]
 MinP = Annotated[float, Meta(ge=0, le=1)]
 RepetitionPenalty = Annotated[float, Meta(ge=0.5, le=5)]
@@ -22,13 +22,13 @@ Stop = Annotated[str, Meta(max_length=64)]  # an empty one stops nothing
 Stops = Annotated[list[Stop], Meta(max_length=MOST_STOPS)]
 
 
-def drawn(defaults: SamplingParams, given: Mapping[str, Any]) -> SamplingParams:
-    """Return a model's way to draw with what is given of it; None is not given."""
+def sampling_params(defaults: SamplingParams, given: Mapping[str, Any]) -> SamplingParams:
+    """Return a model's sampling parameters, changed by what is given; None is not given."""
     found = {name: value for name, value in given.items() if value is not None}
     if found.get("top_p") == 0:
-        found["top_p"] = 1e-9  # OpenAI's own smallest value: the likeliest token alone
+        found["top_p"] = 1e-9  # OpenAI takes 0 and uses a tiny value: the likeliest token alone
     if found.get("top_k") == -1:
-        found["top_k"] = 0  # as other servers call it
+        found["top_k"] = 0  # as other servers write it
     if "seed" in found:
-        found["seed"] %= 2**63  # a negative one is as good as any
+        found["seed"] %= 2**63  # the sampler takes no negative seed
     return replace(defaults, **found)
