@@ -12,7 +12,7 @@ import click
 from cli.main import Failure, Refused
 from cli.text import visible
 from common.settings import SettingsError
-from functions import drawing
+from functions import ranges
 from functions.settings import Settings
 from model.baked.source import model_name
 from model.errors import ModelError
@@ -45,7 +45,7 @@ def stream_from_model(path: Path, body: dict[str, Any]) -> Iterator[tuple[str, d
         request = GenerationRequest(
             tuple(model.tokenizer.ids(text, add_special_tokens=not chat)),
             body["max_new_tokens"],
-            drawing.drawn(model.sampling, {name: body.get(name) for name in SAMPLING}),
+            ranges.sampling_params(model.sampling, {name: body.get(name) for name in SAMPLING}),
             tuple(body["stop"]) + (model.chat.stop if chat else ()),
         )
         generation = model.scheduler.submit(request)

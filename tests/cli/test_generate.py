@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from cli.main import pibloom as commands
-from functions import drawing
+from functions import ranges
 from tests.cli.commands import GREEDY, pibloom
 from tests.functions.conftest import Generate
 
@@ -20,13 +20,13 @@ def test_generate_streams_the_same_text_as_its_json() -> None:
 
 
 RANGES = {
-    "max_new_tokens": drawing.NewTokens,
-    "temperature": drawing.Temperature,
-    "top_k": drawing.TopK,
-    "top_p": drawing.TopP,
-    "min_p": drawing.MinP,
-    "repetition_penalty": drawing.RepetitionPenalty,
-    "seed": drawing.Seed,
+    "max_new_tokens": ranges.NewTokens,
+    "temperature": ranges.Temperature,
+    "top_k": ranges.TopK,
+    "top_p": ranges.TopP,
+    "min_p": ranges.MinP,
+    "repetition_penalty": ranges.RepetitionPenalty,
+    "seed": ranges.Seed,
 }
 
 
