@@ -1,4 +1,4 @@
-"""Each setting as a flag of the command line, which outdoes its environment variable."""
+"""Each setting as a flag of the command line, which takes precedence over its variable."""
 
 from collections.abc import Callable
 from dataclasses import fields
@@ -15,7 +15,7 @@ _KEY = "pibloom.settings"
 
 
 def setting_flags(command: F) -> F:
-    """Give a command a flag for each setting; `chosen` tells which were used."""
+    """Give a command a flag for each setting; `chosen` returns those that were used."""
     for item in reversed(fields(Settings)):
         variable = PREFIX + item.name.upper()
         if item.type is Secret:
@@ -53,7 +53,7 @@ def host(context: click.Context, parameter: click.Parameter, value: str) -> str:
 
 
 def refused(flag: str, variable: str, file_flag: str) -> Callable[[F], F]:
-    """Give a command a hidden flag that says why a secret has none, and where it belongs."""
+    """Give a command a hidden flag that says why a secret has no flag, and where it belongs."""
 
     def refuse(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
         if value is not None:

@@ -1,4 +1,4 @@
-"""Memory goes back to the system after large requests.
+"""Memory is given back to the system after large requests.
 
 glibc keeps what was freed, in up to eight heaps for each core. After a burst of large requests a
 pod would stay large for good, and be killed at the next.
@@ -10,15 +10,15 @@ from functools import cache
 # mallopt's names of what is set (malloc.h), and the values.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 ARENAS = 2  # heaps that threads share
-LARGE = 128 << 10  # bytes; what is as large as this lies by itself, and goes back when it is freed
+LARGE = 128 << 10  # bytes from which on a block is mapped by itself, and unmapped when freed
 NOTED = 256 << 10  # bytes of large requests after which freed memory is given back
-PAUSE = 1.0  # seconds between two times
+PAUSE = 1.0  # seconds, at least, from one time to the next
 
 _noted, _last = 0, 0.0
 
 
 def configure() -> None:
-    """Set how memory is taken from the system; call it before there are threads."""
+    """Set how glibc takes memory from the system; to be called before there are threads."""
     if mallopt := getattr(_c(), "mallopt", None):  # glibc's; others have no such thing
         mallopt(_ARENA_MAX, ARENAS)
         # Setting these also keeps glibc from raising them by itself, to 32 MiB.
@@ -27,7 +27,7 @@ def configure() -> None:
 
 
 def note(size: int) -> None:
-    """Note that a request needed much memory for its size."""
+    """Note a large request of `size` bytes, which has freed many times as much memory."""
     global _noted
     _noted += size
 

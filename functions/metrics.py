@@ -1,7 +1,7 @@
-"""What Prometheus scrapes: counters, gauges and histograms in its text format, version 0.0.4.
+"""Counters, gauges and histograms in the text format of Prometheus, version 0.0.4.
 
-The format is a few lines of text. Its client library would cost a tenth of the time that a function
-takes to wake, for every start, scraped or not.
+The format is a few lines of text. Importing its client library would take a tenth of the time in
+which a function starts, at every start, whether it is scraped or not.
 """
 
 import threading
@@ -17,30 +17,30 @@ M = TypeVar("M", bound="Metric")
 
 
 class Registry:
-    """Every metric of a process; safe from many threads."""
+    """Every metric of a process; many threads may use it at once."""
 
     def __init__(self) -> None:
         self._metrics: dict[str, Metric] = {}
         self._lock = threading.Lock()
 
     def counter(self, name: str, help_: str) -> "Counter":
-        """Make a number that only grows."""
+        """Add a number that only grows."""
         return self._add(Counter(name, help_, self._lock))
 
     def histogram(self, name: str, help_: str, bounds: Sequence[float] = SECONDS) -> "Histogram":
-        """Make a distribution, counted up to each bound."""
+        """Add a distribution of values, counted up to each bound."""
         return self._add(Histogram(name, help_, self._lock, bounds))
 
     def read(self, name: str, help_: str, read: Callable[[], float], kind: str = "gauge") -> None:
-        """Tell a number that is read when somebody asks; a `counter` if it only grows."""
+        """Add a number that `read` returns at each scrape; a `counter` if it only grows."""
         self._add(Read(name, help_, self._lock, read, kind))
 
     def info(self, name: str, help_: str, read: Callable[[], Labels | None]) -> None:
-        """Tell what something is, by the labels of a constant 1; None while there is nothing."""
+        """Add a constant 1 with the labels that `read` returns; None while there are none."""
         self._add(Info(name, help_, self._lock, read))
 
     def text(self) -> str:
-        """Write all of them down."""
+        """Return all metrics in the text format."""
         return "".join(metric.text() for metric in list(self._metrics.values()))
 
     def _add(self, metric: M) -> M:
@@ -49,7 +49,7 @@ class Registry:
 
 
 class Metric:
-    """A name, a help, and lines of samples."""
+    """A name, a help text, and lines of samples."""
 
     kind = "untyped"
 
@@ -57,12 +57,12 @@ class Metric:
         self.name, self._help, self._lock = name, help_, lock
 
     def text(self) -> str:
-        """Write it down."""
+        """Return the metric in the text format."""
         head = f"# HELP {self.name} {self._help}\n# TYPE {self.name} {self.kind}\n"
         return head + "".join(f"{line}\n" for line in self.samples())
 
     def samples(self) -> list[str]:
-        """Return a line for each value."""
+        """Return a line for each sample."""
         raise NotImplementedError
 
 
@@ -76,7 +76,7 @@ class Counter(Metric):
         self._values: dict[str, float] = {}
 
     def add(self, amount: float = 1, **labels: str) -> None:
-        """Let it grow."""
+        """Increase the number with these labels."""
         key = _labels(labels)
         with self._lock:
             self._values[key] = self._values.get(key, 0) + amount
@@ -88,7 +88,7 @@ class Counter(Metric):
 
 
 class Read(Metric):
-    """A number that somebody else keeps."""
+    """A number that is kept elsewhere."""
 
     def __init__(
         self, name: str, help_: str, lock: threading.Lock, read: Callable[[], float], kind: str
@@ -97,12 +97,12 @@ class Read(Metric):
         self._read, self.kind = read, kind
 
     def samples(self) -> list[str]:
-        """Read it."""
+        """Return the line with the present number."""
         return [f"{self.name} {_number(self._read())}"]
 
 
 class Info(Metric):
-    """A constant 1 whose labels are the news."""
+    """A constant 1 whose labels hold the information."""
 
     kind = "gauge"
 
@@ -113,13 +113,13 @@ class Info(Metric):
         self._read = read
 
     def samples(self) -> list[str]:
-        """Return the one line, if there is something to tell."""
+        """Return the line, or nothing while there are no labels."""
         labels = self._read()
         return [] if labels is None else [f"{self.name}{_labels(labels)} 1"]
 
 
 class Histogram(Metric):
-    """How often a value was at most each bound, and the sum of all."""
+    """How many values were at most each bound, and the sum of all values."""
 
     kind = "histogram"
 
@@ -132,13 +132,13 @@ class Histogram(Metric):
         self._sum = 0.0
 
     def observe(self, value: float) -> None:
-        """Count one value."""
+        """Add one value."""
         with self._lock:
             self._counts[bisect_left(self._bounds, value)] += 1
             self._sum += value
 
     def samples(self) -> list[str]:
-        """Return the cumulated buckets, the sum and the count."""
+        """Return the cumulative buckets, the sum and the count."""
         with self._lock:
             counts, total = list(self._counts), self._sum
         lines, below = [], 0

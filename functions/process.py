@@ -1,7 +1,8 @@
-"""What Prometheus is told of the process itself, by the names that its client library uses."""
+"""Metrics of the process itself, under the names that Prometheus's client library uses."""
 
 import os
 import resource
+import time
 from pathlib import Path
 
 from functions import __version__
@@ -13,7 +14,7 @@ _PAGE = resource.getpagesize()
 
 
 def register(metrics: Registry) -> None:
-    """Add the series of the process that asks, and what build it is; of /proc only, so on Linux."""
+    """Add the metrics of this process, and its build; the former come from /proc: Linux only."""
     metrics.info(
         "pibloom_build_info", "A constant 1, with the build.", lambda: {"version": __version__}
     )
@@ -35,8 +36,20 @@ def register(metrics: Registry) -> None:
         metrics.read(f"process_{name}", help_, read, kind)
 
 
+def age() -> float:
+    """Return for how many seconds this process has existed; 0 where /proc does not say."""
+    try:
+        started = _stat(22) / _TICKS  # seconds after the machine
+    except (OSError, ValueError, IndexError):
+        return 0.0
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started
+
+
 def _stat(number: int) -> int:
-    """Return a field of proc(5)'s stat, counted as there; before the third a name holds blanks."""
+    """Return a field of /proc/self/stat by its number in proc(5), from the third on.
+
+    The second is the program's name, which may hold blanks and parentheses.
+    """
     return int((_PROC / "self/stat").read_text().rpartition(")")[2].split()[number - 3])
 
 

@@ -1,4 +1,4 @@
-"""What a function holds while its process lives: loaded once, in the background, after any fork."""
+"""A function's model or tokenizer: loaded once, in the background, after any fork."""
 
 import contextlib
 import logging
@@ -7,45 +7,39 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Generic, Literal, Protocol, TypeVar
 
+from functions import process
 from functions.errors import ApiError, Draining, Loading
 from model.errors import ModelError
 
 REFUSED = 3  # exit code when the checkpoint cannot be used; gunicorn starts no worker after it
-# Seconds for streams that waited for the model to tell their clients that it failed to load.
-LAST_WORDS = 1.0
+# In which streams that waited for the model can tell their clients that it failed to load.
+FAREWELL_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
 
 
 class Closable(Protocol):
-    """Something that ends what it runs, giving it `grace` seconds."""
+    """What a service loads."""
 
     def close(self, grace: float = 0.0) -> None:
-        """End it."""
+        """End what runs, after at most `grace` seconds."""
 
 
-def _process_age() -> float:
-    """Return for how many seconds this process has been; 0 where /proc does not say."""
-    try:
-        # The 22nd field, after a name that may hold blanks: clock ticks from boot to start.
-        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
-    except (OSError, ValueError, IndexError):
-        return 0.0
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-
-
-# Of the server, which imports this before it forks its worker.
-_PROCESS_STARTED = time.monotonic() - _process_age()
+# That of the server, which imports this before it forks its worker.
+_PROCESS_STARTED = time.monotonic() - process.age()
 
 T = TypeVar("T", bound=Closable)
 State = Literal["loading", "ready", "draining", "failed"]
 
 
 class Service(Generic[T]):
-    """Loads its resource in a thread, and tells how far it is."""
+    """Loads a resource in a thread of its own, and knows whether it is there yet.
+
+    The loading thread writes the attributes, but for `_draining`, which is the closing thread's;
+    any thread may read them. The lock is for `start` only.
+    """
 
     def __init__(self, load: Callable[[], T]) -> None:
         self._load = load
@@ -53,7 +47,7 @@ class Service(Generic[T]):
         self._failure = ""
         self._draining = False
         self._settled = threading.Event()  # loaded, failed, or draining
-        self._waited_for = False
+        self._has_waiters = False
         self._pid = 0
         self.start_seconds = 0.0  # from the process's start to that of loading
         self.load_seconds = 0.0  # that loading took
@@ -61,7 +55,7 @@ class Service(Generic[T]):
 
     @property
     def state(self) -> State:
-        """Where it is in its life."""
+        """Whether it is loading, ready, draining or failed."""
         if self._draining:
             return "draining"
         if self._failure:
@@ -69,15 +63,18 @@ class Service(Generic[T]):
         return "ready" if self._resource is not None else "loading"
 
     def start(self) -> None:
-        """Begin to load, unless this process has already."""
+        """Begin to load, unless this process has begun already."""
         with self._lock:
             if self._pid != os.getpid():  # a fork takes no threads along
                 self._pid = os.getpid()
                 threading.Thread(target=self._run, name="load", daemon=True).start()
 
     def wait(self, seconds: float) -> bool:
-        """Wait until loading has ended, well or not, or draining begun; tell whether it has."""
-        self._waited_for = True
+        """Wait up to `seconds` until loading ends, well or not; tells whether it has.
+
+        Draining ends the wait too.
+        """
+        self._has_waiters = True
         return self._settled.wait(seconds)
 
     def get(self) -> T:
@@ -95,7 +92,7 @@ class Service(Generic[T]):
         return self._resource
 
     def close(self, grace: float) -> None:
-        """Refuse what is new, and end what runs within `grace` seconds."""
+        """Refuse new requests, and end what runs within `grace` seconds."""
         self._draining = True
         self._settled.set()
         if self._resource is not None:
@@ -125,6 +122,6 @@ class Service(Generic[T]):
         with contextlib.suppress(OSError):  # of a full disk
             print(f"piBLOOM: {message}", file=sys.stderr, flush=True)
         self._settled.set()
-        if self._waited_for:
-            time.sleep(LAST_WORDS)
+        if self._has_waiters:
+            time.sleep(FAREWELL_SECONDS)
         os._exit(REFUSED)

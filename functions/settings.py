@@ -1,4 +1,4 @@
-"""Every setting of the functions, in one table; read from the environment and checked once."""
+"""The settings of the functions, in one table; read from the environment and checked once."""
 
 import math
 import re
@@ -18,7 +18,7 @@ def _setting(default: Any, help_: str, **limits: Any) -> Any:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the environment says; each field is the variable PIBLOOM_ + its name in capitals."""
+    """Each field is the variable PIBLOOM_ and its name in capitals."""
 
     model: Path = _setting(
         default_model(),
@@ -68,7 +68,7 @@ class Settings:
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> "Settings":
-        """Take the PIBLOOM_ variables; `SettingsError` for an unknown one or a bad value."""
+        """Read the PIBLOOM_ variables; `SettingsError` for an unknown name or a bad value."""
         by_name = {PREFIX + item.name.upper(): item for item in fields(cls)}
         found = {}
         for name, text in environment.items():

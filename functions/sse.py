@@ -1,4 +1,4 @@
-"""Server-sent events, as the WHATWG's HTML standard defines them (section 9.2)."""
+"""Server-sent events, as the HTML standard of the WHATWG defines them (section 9.2)."""
 
 import msgspec
 
