@@ -19,7 +19,9 @@ from model.errors import ModelError
 from model.files import read_object, read_text, shown
 from model.names import folder_name
 from model.text.added_tokens import read_settings
-from model.text.sandbox import SOURCE_CHARACTERS, Environment, RefusedError, metered
+from model.text.sandbox import Environment
+from model.text.template_budget import SOURCE_CHARACTERS, metered
+from model.text.template_builtins import RefusedError
 
 # A base BLOOM only continues text, so a chat is written as the transcript of one.
 TRANSCRIPT = (
