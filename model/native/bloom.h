@@ -27,6 +27,7 @@ enum bloom_format {
     BLOOM_LOW = 3, /* the lower plane of the word embedding: 4 bits, row after row */
 };
 
+// clang-format off
 enum bloom_kind {
     BLOOM_EMBED_HIGH, BLOOM_EMBED_LOW, BLOOM_EMBED_NORM, BLOOM_EMBED_F32,
     BLOOM_EMBED_LN_WEIGHT, BLOOM_EMBED_LN_BIAS,
@@ -36,6 +37,7 @@ enum bloom_kind {
     BLOOM_LNF_WEIGHT, BLOOM_LNF_BIAS,
     BLOOM_KINDS
 };
+// clang-format on
 
 struct bloom_tensor {
     uint32_t kind, layer, format, rows, cols, reserved;
@@ -47,14 +49,14 @@ struct bloom_header {
     uint8_t magic[8];
     uint32_t version, byte_order;
     uint64_t file_size;
-    uint8_t sha256[32];      /* of all bytes after header_size */
-    uint32_t header_size;    /* of this, the tensors' entries, and padding */
-    uint32_t header_crc;     /* crc32 of header_size bytes, with 0 for this field */
-    uint32_t vocab_rows;     /* rows of the word embedding, some of which may be padding */
-    uint32_t n_vocab;        /* ids that the tokenizer knows: the first rows */
+    uint8_t sha256[32];   /* of all bytes after header_size */
+    uint32_t header_size; /* of this, the tensors' entries, and padding */
+    uint32_t header_crc;  /* crc32 of header_size bytes, with 0 for this field */
+    uint32_t vocab_rows;  /* rows of the word embedding, some of which may be padding */
+    uint32_t n_vocab;     /* ids that the tokenizer knows: the first rows */
     uint32_t hidden, layers, heads, max_context, reserved;
-    float epsilon;           /* of the layer norms */
-    uint32_t bits;           /* of the layers' weights: 8, 4, or 32 for floats; 0 if the file holds only a tokenizer */
+    float epsilon; /* of the layer norms */
+    uint32_t bits; /* of the layers' weights: 8, 4, or 32 for floats; 0 if the file holds only a tokenizer */
     uint32_t tensors;
     uint64_t tokenizer_offset, tokenizer_size, metadata_offset, metadata_size;
 };
@@ -95,18 +97,17 @@ BLOOM_API int bloom_same(const float *one, const float *other, uint64_t count);
  * of scales that are too small for fp16, [4] the largest share of a row's squared values lost in that way.
  * Returns 0, BLOOM_NOT_FINITE or BLOOM_TOO_LARGE; values that are out of range are never clipped. */
 enum bloom_value { BLOOM_NOT_FINITE = -1, BLOOM_TOO_LARGE = -2 };
-BLOOM_API int bloom_pack(uint32_t format, uint32_t rows, uint32_t cols, const float *values,
-                         uint8_t *out, double *sums);
+BLOOM_API int bloom_pack(uint32_t format, uint32_t rows, uint32_t cols, const float *values, uint8_t *out,
+                         double *sums);
 /* The same for rows of the word embedding, as two planes, and the norm of each row of the lower plane. */
-BLOOM_API int bloom_pack_embedding(uint32_t rows, uint32_t cols, const float *values,
-                                   uint8_t *high, uint8_t *low, float *norms, double *sums);
+BLOOM_API int bloom_pack_embedding(uint32_t rows, uint32_t cols, const float *values, uint8_t *high, uint8_t *low,
+                                   float *norms, double *sums);
 
 /* Make an engine, of at most `max_tokens` in a step, and logits for at most `slots` sequences. `isa` names the
  * instruction set; NULL takes the fastest. Threads start with the first step, so that a process may fork before.
  * NULL, and a sentence in `error`, when it cannot be made. */
-BLOOM_API struct bloom_engine *bloom_engine_new(const struct bloom_file *file, uint32_t threads,
-                                                uint32_t max_tokens, uint32_t slots,
-                                                const char *isa, char *error, size_t error_size);
+BLOOM_API struct bloom_engine *bloom_engine_new(const struct bloom_file *file, uint32_t threads, uint32_t max_tokens,
+                                                uint32_t slots, const char *isa, char *error, size_t error_size);
 BLOOM_API void bloom_engine_free(struct bloom_engine *engine);
 BLOOM_API const char *bloom_engine_isa(const struct bloom_engine *engine);
 BLOOM_API uint64_t bloom_engine_page_size(const struct bloom_engine *engine);
@@ -116,17 +117,14 @@ BLOOM_API uint64_t bloom_progress(const struct bloom_engine *engine);
 
 /* Run one step. Works with a slot use slots 0, 1, ... in order; their logits are valid until the next step.
  * Returns 0, or -1 for an argument out of range. */
-BLOOM_API int bloom_forward(struct bloom_engine *engine, const struct bloom_work *works,
-                            uint32_t count);
+BLOOM_API int bloom_forward(struct bloom_engine *engine, const struct bloom_work *works, uint32_t count);
 
 /* The `count` largest logits of a slot but those of the excluded ids, largest first, equal ones by lowest id;
  * returns how many there are, or -1 for an argument out of range. */
-BLOOM_API int64_t bloom_top(struct bloom_engine *engine, int32_t slot, uint32_t count,
-                            const uint32_t *excluded, uint32_t excluded_count, uint32_t *ids,
-                            float *logits);
+BLOOM_API int64_t bloom_top(struct bloom_engine *engine, int32_t slot, uint32_t count, const uint32_t *excluded,
+                            uint32_t excluded_count, uint32_t *ids, float *logits);
 /* The logits of some ids; -inf for ids that are not in the vocabulary. */
-BLOOM_API void bloom_at(struct bloom_engine *engine, int32_t slot, const uint32_t *ids,
-                        uint32_t count, float *logits);
+BLOOM_API void bloom_at(struct bloom_engine *engine, int32_t slot, const uint32_t *ids, uint32_t count, float *logits);
 /* log of the sum of exp(logit / temperature) over all ids but the excluded ones. */
 BLOOM_API double bloom_logsumexp(struct bloom_engine *engine, int32_t slot, double temperature,
                                  const uint32_t *excluded, uint32_t excluded_count);

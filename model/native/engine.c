@@ -28,17 +28,17 @@ struct bloom_engine {
     const struct bloom_header *header;
     const struct kernels *kernels;
     struct pool pool;
-    int f32;                  /* weights, activations, keys and values are floats */
+    int f32; /* weights, activations, keys and values are floats */
     size_t max_tokens;
-    struct matrix x;          /* hidden wide: the residual stream */
-    struct matrix normed;     /* hidden wide: after a layer norm, or attention */
-    struct matrix qkv;        /* 3 hidden wide */
-    struct matrix mlp;        /* 4 hidden wide */
+    struct matrix x;              /* hidden wide: the residual stream */
+    struct matrix normed;         /* hidden wide: after a layer norm, or attention */
+    struct matrix qkv;            /* 3 hidden wide */
+    struct matrix mlp;            /* 4 hidden wide */
     struct activations quantised; /* of max_tokens, for matrices of up to 4 hidden columns */
-    float *slopes;            /* [heads], of ALiBi */
-    float *scores;            /* [threads][context], of attention */
-    size_t context;           /* max_context, padded */
-    size_t *first_row;        /* [max_tokens], of each work in the matrices */
+    float *slopes;                /* [heads], of ALiBi */
+    float *scores;                /* [threads][context], of attention */
+    size_t context;               /* max_context, padded */
+    size_t *first_row;            /* [max_tokens], of each work in the matrices */
     struct head head;
     struct buffers buffers;
 };
@@ -84,7 +84,7 @@ static void linear(struct bloom_engine *engine, size_t layer, enum bloom_kind we
     if (has_norm || !engine->f32) pool_run(&engine->pool, input_chunk, &input, tokens);
     const struct matrix *normed = has_norm ? &engine->normed : x;
     struct matmul task = {
-        .format = engine->f32 ? BLOOM_F32 : engine->header->bits == 8 ? BLOOM_W8 : BLOOM_W4,
+        .format = format_of(engine->header->bits),
         .weights = tensor_of(engine->file, layer, weights),
         .bias = vector_of(engine->file, layer, weights + 1),
         .rows = out->cols,
@@ -236,8 +236,8 @@ static void set_slopes(float *slopes, uint32_t heads) {
     uint32_t power = 1;
     while (power * 2 <= heads) power *= 2;
     for (uint32_t i = 0; i < heads; i++)
-        slopes[i] = i < power ? (float)pow(2, -8.0 / power * (i + 1))
-                              : (float)pow(2, -4.0 / power * (2 * (i - power) + 1));
+        slopes[i] =
+            i < power ? (float)pow(2, -8.0 / power * (i + 1)) : (float)pow(2, -4.0 / power * (2 * (i - power) + 1));
 }
 
 static struct matrix open_matrix(struct bloom_engine *engine, size_t cols) {

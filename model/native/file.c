@@ -2,7 +2,6 @@
  * the bytes are. The weights themselves are not read, which would take seconds. */
 #include "file.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -12,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static const uint8_t MAGIC[8] = "\x89" "BLOOM\r\n";
+static const uint8_t MAGIC[8] = {0x89, 'B', 'L', 'O', 'O', 'M', '\r', '\n'};
 
 static int refuse(char *error, size_t size, const char *format, ...) {
     va_list arguments;
@@ -40,7 +39,7 @@ static int inside(uint64_t offset, uint64_t size, const struct bloom_header *hea
 
 /* The rows, columns and format that a tensor must have; 0 if there is no tensor of this kind at these bits. */
 static int expected(const struct bloom_header *h, uint32_t kind, struct bloom_tensor *out) {
-    uint32_t matrix = h->bits == 32 ? BLOOM_F32 : h->bits == 8 ? BLOOM_W8 : BLOOM_W4;
+    uint32_t matrix = format_of(h->bits);
     uint32_t hidden = h->hidden;
     *out = (struct bloom_tensor){.kind = kind, .format = BLOOM_F32, .rows = 1, .cols = (uint32_t)padded(hidden)};
     switch (kind) {
@@ -70,8 +69,7 @@ static int check_tensors(struct bloom_file *file, char *error, size_t size) {
     for (uint32_t i = 0; i < h->tensors; i++) {
         const struct bloom_tensor *t = &tensors[i];
         struct bloom_tensor wanted;
-        if (t->kind >= BLOOM_KINDS || !expected(h, t->kind, &wanted) ||
-            t->layer >= (in_layer(t->kind) ? h->layers : 1))
+        if (t->kind >= BLOOM_KINDS || !expected(h, t->kind, &wanted) || t->layer >= (in_layer(t->kind) ? h->layers : 1))
             return refuse(error, size, "tensor %u is of a kind that a BLOOM of its size does not have", i);
         if (t->format != wanted.format || t->rows != wanted.rows || t->cols != wanted.cols ||
             t->size != bloom_format_size(t->format, t->rows, t->cols))
@@ -101,7 +99,8 @@ static int check(struct bloom_file *file, uint64_t size, char *error, size_t err
         return refuse(error, error_size, "it is of version %u, and this piBLOOM reads version %d; bake it again",
                       h->version, BLOOM_VERSION);
     if (h->file_size != size)
-        return refuse(error, error_size, "it has %llu bytes, but should have %llu: it was cut off, or is still being copied",
+        return refuse(error, error_size,
+                      "it has %llu bytes, but should have %llu: it was cut off, or is still being copied",
                       (unsigned long long)size, (unsigned long long)h->file_size);
     if (h->header_size < sizeof *h || h->header_size > size || h->header_size > 1u << 24 ||
         h->tensors > (h->header_size - sizeof *h) / sizeof(struct bloom_tensor) ||
@@ -111,11 +110,10 @@ static int check(struct bloom_file *file, uint64_t size, char *error, size_t err
         !inside(h->metadata_offset, h->metadata_size, h, 1))
         return refuse(error, error_size, "its tokenizer or description reaches beyond the end of the file");
     if (h->bits == 0 && h->tensors == 0) return 0; /* a tokenizer alone */
-    if ((h->bits != 4 && h->bits != 8 && h->bits != 32) || h->hidden < 1 || h->hidden > 1 << 16 ||
-        h->heads < 1 || h->heads > h->hidden || h->hidden % h->heads ||
-        h->hidden / h->heads > 1024 || h->layers < 1 || h->layers > 1024 ||
-        h->vocab_rows < 1 || h->vocab_rows > 1 << 24 || h->n_vocab < 1 || h->n_vocab > h->vocab_rows ||
-        h->max_context < 1 || h->max_context > 1 << 20 ||
+    if ((h->bits != 4 && h->bits != 8 && h->bits != 32) || h->hidden < 1 || h->hidden > 1 << 16 || h->heads < 1 ||
+        h->heads > h->hidden || h->hidden % h->heads || h->hidden / h->heads > 1024 || h->layers < 1 ||
+        h->layers > 1024 || h->vocab_rows < 1 || h->vocab_rows > 1 << 24 || h->n_vocab < 1 ||
+        h->n_vocab > h->vocab_rows || h->max_context < 1 || h->max_context > 1 << 20 ||
         !(h->epsilon > 0 && h->epsilon < 1))
         return refuse(error, error_size, "its header describes no BLOOM that can be run");
     return check_tensors(file, error, error_size);
@@ -125,7 +123,7 @@ struct bloom_file *bloom_file_open(const char *path, char *error, size_t error_s
     int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* opening a pipe must not block */
     struct stat status;
     if (descriptor < 0 || fstat(descriptor, &status)) {
-        refuse(error, error_size, "it cannot be opened: %s", strerror(errno));
+        refuse(error, error_size, "it cannot be opened: %m"); /* errno in words */
         if (descriptor >= 0) close(descriptor);
         return NULL;
     }

@@ -195,7 +195,7 @@ static size_t select_best(struct slot *slot, size_t limit) {
         uint64_t wanted = ~head->excluded[first / BLOCK];
         if (!wanted || (size == limit && !(head->block_max[first / BLOCK] > head->best[0].logit))) continue;
         for (size_t i = 0, count = smaller(BLOCK, n_vocab - first); i < count; i++)
-            if (wanted >> i & 1 && logits[i] == logits[i]) /* not NaN */
+            if (wanted >> i & 1 && !isnan(logits[i]))
                 offer(head->best, &size, limit, (struct candidate){logits[i], (uint32_t)(first + i)});
     }
     qsort(head->best, size, sizeof *head->best, by_rank);

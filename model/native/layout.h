@@ -16,15 +16,17 @@
 #ifndef LAYOUT_H
 #define LAYOUT_H
 
+#include <string.h>
+
 #include "bloom.h"
 
 _Static_assert(sizeof(size_t) == 8, "sizes of large models need 64 bits");
 
 enum {
     CACHE_LINE = 64,
-    VECTOR = 16, /* vectors of floats are padded to a multiple of this */
-    QUAD = 4,    /* columns of a row that lie side by side in a tile */
-    W4_ZERO = 8, /* the nibble that stands for 0 */
+    VECTOR = 16,                        /* vectors of floats are padded to a multiple of this */
+    QUAD = 4,                           /* columns of a row that lie side by side in a tile */
+    W4_ZERO = 8,                        /* the nibble that stands for 0 */
     TILE_W8 = BLOOM_GROUP * BLOOM_ROWS, /* bytes */
     TILE_W4 = BLOOM_GROUP * BLOOM_ROWS / 2,
     LINES_W8 = TILE_W8 / CACHE_LINE,
@@ -37,6 +39,12 @@ static inline size_t round_up(size_t value, size_t step) { return (value + step 
 static inline size_t padded(size_t floats) { return round_up(floats, VECTOR); }
 static inline size_t groups_of(size_t cols) { return (cols + BLOOM_GROUP - 1) / BLOOM_GROUP; }
 static inline size_t blocks_of(size_t rows) { return (rows + BLOOM_ROWS - 1) / BLOOM_ROWS; }
+
+/* The format of the layers' matrices in a model of 8, 4 or 32 bits. */
+static inline enum bloom_format format_of(uint32_t bits) {
+    if (bits == 32) return BLOOM_F32;
+    return bits == 8 ? BLOOM_W8 : BLOOM_W4;
+}
 
 /* Sizes in bytes: of a block's scales, and of whole blocks. */
 static inline size_t scales_size(size_t groups) { return round_up(groups * TILE_SCALES, CACHE_LINE); }
@@ -76,16 +84,25 @@ static inline void put_half(uint8_t *to, uint16_t half) {
     to[1] = (uint8_t)(half >> 8);
 }
 
+static inline float float_of(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+static inline uint32_t bits_of(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
 /* fp16 to fp32, exactly (after F. Giesen's half_to_float_fast). */
 static inline float half_to_float(uint16_t half) {
-    uint32_t sign = (uint32_t)(half & 0x8000) << 16, rest = half & 0x7fff;
-    union { uint32_t u; float f; } magic = {.u = 113u << 23}, out = {.u = rest << 13};
-    uint32_t exponent = out.u & (0x7c00u << 13);
-    out.u += (127 - 15) << 23;
-    if (exponent == 0x7c00u << 13) out.u += (128 - 16) << 23; /* infinity, NaN */
-    else if (exponent == 0) { out.u += 1 << 23; out.f -= magic.f; } /* subnormal */
-    out.u |= sign;
-    return out.f;
+    uint32_t sign = (uint32_t)(half & 0x8000) << 16, bits = (uint32_t)(half & 0x7fff) << 13;
+    uint32_t exponent = bits & (0x7c00u << 13);
+    bits += (127 - 15) << 23;
+    if (exponent == 0x7c00u << 13) bits += (128 - 16) << 23;                              /* infinity, NaN */
+    if (exponent == 0) bits = bits_of(float_of(bits + (1 << 23)) - float_of(113u << 23)); /* zero, subnormal */
+    return float_of(bits | sign);
 }
 
 #endif

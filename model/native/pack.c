@@ -11,20 +11,17 @@
 
 /* fp32 to fp16, rounded to the nearest, ties to even (after F. Giesen's float_to_half_fast3_rtne). */
 static uint16_t float_to_half(float value) {
-    union { float f; uint32_t u; } in = {.f = value}, magic = {.u = ((127u - 15) + (23 - 10) + 1) << 23};
-    uint32_t sign = in.u & 0x80000000u, out;
-    in.u ^= sign;
-    if (in.u >= (127u + 16) << 23) {
-        out = in.u > 255u << 23 ? 0x7e00 : 0x7c00;
-    } else if (in.u < 113u << 23) {
-        in.f += magic.f;
-        out = in.u - magic.u;
+    uint32_t sign = bits_of(value) & 0x80000000u, bits = bits_of(value) ^ sign, half;
+    if (bits >= (127u + 16) << 23) {
+        half = bits > 255u << 23 ? 0x7e00 : 0x7c00; /* NaN, infinity */
+    } else if (bits < 113u << 23) {                 /* zero, subnormal: adding a power of two shifts and rounds */
+        uint32_t magic = ((127u - 15) + (23 - 10) + 1) << 23;
+        half = bits_of(float_of(bits) + float_of(magic)) - magic;
     } else {
-        uint32_t odd = (in.u >> 13) & 1;
-        in.u += ((uint32_t)(15 - 127) << 23) + 0xfff + odd;
-        out = in.u >> 13;
+        uint32_t odd = bits >> 13 & 1;
+        half = (bits + ((uint32_t)(15 - 127) << 23) + 0xfff + odd) >> 13;
     }
-    return (uint16_t)(out | sign >> 16);
+    return (uint16_t)(half | sign >> 16);
 }
 
 /* Round to a whole number within `least` and `most`. */
@@ -50,10 +47,10 @@ struct group {
 /* The squared error of a group that is quantised with a scale to whole numbers within `least` and `most`. */
 static double error_of(const float *values, float scale, int least, int most) {
     double error = 0;
-    float inverse = scale != 0 ? 1 / scale : 0;
+    float inverse = scale != 0 ? 1 / scale : 0, lower = (float)least, upper = (float)most;
     for (int i = 0; i < BLOOM_GROUP; i++) {
         float q = rintf(values[i] * inverse);
-        q = q < (float)least ? (float)least : q > (float)most ? (float)most : q;
+        q = q < lower ? lower : q > upper ? upper : q;
         error += (double)((values[i] - scale * q) * (values[i] - scale * q));
     }
     return error;
@@ -119,8 +116,7 @@ static struct group quantise(const float *values, int least, int most) {
     out.scale = round_scale(values, scale, least, most);
     float rounded = half_to_float(out.scale);
     if (isinf(rounded)) return out;
-    for (int i = 0; i < BLOOM_GROUP; i++)
-        out.q[i] = rounded == 0 ? 0 : clamp(values[i] / rounded, least, most);
+    for (int i = 0; i < BLOOM_GROUP; i++) out.q[i] = rounded == 0 ? 0 : clamp(values[i] / rounded, least, most);
     if ((out.scale & 0x7fff) < SUBNORMAL) {
         for (int i = 0; i < BLOOM_GROUP; i++) {
             double rest = values[i] - (double)rounded * out.q[i];
@@ -234,8 +230,8 @@ int bloom_pack(uint32_t format, uint32_t rows, uint32_t cols, const float *value
     return 0;
 }
 
-int bloom_pack_embedding(uint32_t rows, uint32_t cols, const float *values, uint8_t *high,
-                         uint8_t *low, float *norms, double *sums) {
+int bloom_pack_embedding(uint32_t rows, uint32_t cols, const float *values, uint8_t *high, uint8_t *low, float *norms,
+                         double *sums) {
     int problem = check_values(values, (size_t)rows * cols);
     if (problem) return problem;
     size_t groups = groups_of(cols), size = block_size_w4(groups), low_size = low_row_size(groups);
@@ -283,10 +279,7 @@ int bloom_widen(const char *type, const void *values, uint64_t count, float *out
     } else if (!strcmp(type, "F16")) {
         for (uint64_t i = 0; i < count; i++) out[i] = half_to_float(half_at(at + i * 2));
     } else if (!strcmp(type, "BF16")) {
-        for (uint64_t i = 0; i < count; i++) {
-            union { uint32_t u; float f; } value = {.u = (uint32_t)half_at(at + i * 2) << 16};
-            out[i] = value.f;
-        }
+        for (uint64_t i = 0; i < count; i++) out[i] = float_of((uint32_t)half_at(at + i * 2) << 16);
     } else {
         return -1;
     }

@@ -44,7 +44,10 @@ static void help(struct pool *pool, size_t thread) {
     }
 }
 
-struct start { struct pool *pool; size_t thread; };
+struct start {
+    struct pool *pool;
+    size_t thread;
+};
 
 static void *work(void *argument) {
     struct start *start = argument;

@@ -17,10 +17,10 @@ struct pool {
     _Atomic uint32_t chunks, done;
     _Atomic uint32_t epoch, sleepers; /* sleepers wait for epoch to change */
     _Atomic int stopping;
-    _Atomic uint64_t alone;  /* chunks of tasks that the caller did alone */
+    _Atomic uint64_t alone; /* chunks of tasks that the caller did alone */
     uint32_t phase;
-    size_t size;             /* threads, the caller included */
-    size_t started;          /* 0 until the first task */
+    size_t size;    /* threads, the caller included */
+    size_t started; /* 0 until the first task */
     pthread_t *threads;
 };
 

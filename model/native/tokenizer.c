@@ -231,7 +231,7 @@ static void merge_piece(const uint8_t *tokenizer, struct scratch *s, const uint8
     const struct tokenizer_header *h = header_of(tokenizer);
     const struct merge *merges = (const void *)(tokenizer + h->merges_at);
     s->heap_size = 0;
-    for (size_t i = 0; i < length; i++)
+    for (size_t i = 0; i < length; i++) /* NOLINTNEXTLINE(clang-analyzer-security.ArrayBound): no piece is longer */
         s->symbols[i] = (struct symbol){h->single[piece[i]], (int32_t)i - 1, i + 1 < length ? (int32_t)i + 1 : -1, 1};
     for (size_t i = 0; i + 1 < length; i++) push_pair(tokenizer, s, (int32_t)i);
     while (s->heap_size) {
@@ -305,6 +305,7 @@ static void put(struct output *out, uint32_t id, int added, uint64_t first, uint
 static void put_piece(struct scratch *s, struct output *out, uint64_t first, uint64_t length) {
     merge_piece(out->tokenizer, s, out->counter.text + first, length);
     for (int32_t at = 0; at >= 0; at = s->symbols[at].next) {
+        /* NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage): no piece is empty, so symbol 0 is set */
         put(out, s->symbols[at].id, 0, first, s->symbols[at].length);
         first += s->symbols[at].length;
     }
@@ -414,8 +415,8 @@ static int next_piece(struct walk *walk, struct part *part) {
     return 1;
 }
 
-int64_t bloom_encode(const uint8_t *tokenizer, const uint8_t *text, uint64_t length, uint32_t *ids,
-                     uint32_t *starts, uint32_t *ends) {
+int64_t bloom_encode(const uint8_t *tokenizer, const uint8_t *text, uint64_t length, uint32_t *ids, uint32_t *starts,
+                     uint32_t *ends) {
     struct scratch scratch = {0};
     struct output out = {tokenizer, ids, starts, ends, 0, {text, 0, 0}};
     struct added_part added[2] = {added_part(tokenizer, 0), added_part(tokenizer, 1)};

@@ -22,7 +22,7 @@ enum { TRIM_NOT, TRIM_SPACES, TRIM_BUT_FIRST };
 struct tokenizer_header {
     uint8_t magic[4];
     uint32_t version;
-    uint32_t size;          /* tokens of the vocabulary */
+    uint32_t size; /* tokens of the vocabulary */
     uint32_t merges;
     uint32_t buckets;       /* of the hash table, a power of two */
     uint32_t added;         /* added tokens that are searched for first, in the text as it is */
@@ -31,11 +31,11 @@ struct tokenizer_header {
     uint32_t trim;          /* TRIM_NOT, TRIM_SPACES or TRIM_BUT_FIRST */
     uint32_t starts_at;     /* uint32_t [size + 1]: where each token's bytes start in `bytes` */
     uint32_t bytes_at, bytes_size;
-    uint32_t merges_at;     /* struct merge [merges], by their rank */
-    uint32_t buckets_at;    /* int32_t [buckets]: a merge, or -1; linear probing */
-    uint32_t added_at;      /* struct added [added + normalized], each part sorted by its bytes */
-    uint32_t around_at;     /* uint32_t [before + after] */
-    uint32_t single[256];   /* the token of each byte */
+    uint32_t merges_at;   /* struct merge [merges], by their rank */
+    uint32_t buckets_at;  /* int32_t [buckets]: a merge, or -1; linear probing */
+    uint32_t added_at;    /* struct added [added + normalized], each part sorted by its bytes */
+    uint32_t around_at;   /* uint32_t [before + after] */
+    uint32_t single[256]; /* the token of each byte */
 };
 
 struct merge {
@@ -54,8 +54,8 @@ BLOOM_API const char *bloom_tokenizer_check(const uint8_t *tokenizer, uint64_t s
 /* Split UTF-8 text of `length` bytes, without the tokens that a prompt begins and ends with. ids, starts and ends are
  * [length]; starts and ends, which count characters, may be NULL. Returns the number of tokens, or -1 without
  * memory. */
-BLOOM_API int64_t bloom_encode(const uint8_t *tokenizer, const uint8_t *text, uint64_t length,
-                               uint32_t *ids, uint32_t *starts, uint32_t *ends);
+BLOOM_API int64_t bloom_encode(const uint8_t *tokenizer, const uint8_t *text, uint64_t length, uint32_t *ids,
+                               uint32_t *starts, uint32_t *ends);
 /* A token's bytes, within the tokenizer's; NULL for an id that is not in the vocabulary. */
 BLOOM_API const uint8_t *bloom_token(const uint8_t *tokenizer, uint32_t id, uint32_t *length);
 

@@ -18,8 +18,8 @@ INLINE void load_i8(const int8_t *from, vec16 *out) {
 INLINE int8x16_t quad(const int8_t *from) { return vreinterpretq_s8_s32(vld1q_dup_s32((const int32_t *)from)); }
 
 /* rows += sums * (scales of the rows) * (scale of the activations) */
-INLINE void add_group(const struct matmul *task, const uint8_t *block, size_t g, size_t token,
-                      const int32x4_t *sums, float32x4_t *rows) {
+INLINE void add_group(const struct matmul *task, const uint8_t *block, size_t g, size_t token, const int32x4_t *sums,
+                      float32x4_t *rows) {
     float x = task->x.scale[token * task->x.groups + g];
     for (int r = 0; r < 4; r++) {
         float16x4_t half = vreinterpret_f16_u8(vld1_u8(block + g * TILE_SCALES + r * 8));

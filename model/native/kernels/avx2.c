@@ -1,7 +1,5 @@
 /* x86 with AVX2: a cache line of weights is two registers, for rows 0-7 and 8-15. */
 #define LANES 8
-#include "simd.h"
-
 #include "epilogue.h"
 
 #include <immintrin.h>
@@ -21,9 +19,7 @@ INLINE __m256i quad(const int8_t *from) {
     return _mm256_set1_epi32(four);
 }
 
-INLINE __m256i line(const uint8_t *from, int half) {
-    return _mm256_loadu_si256((const __m256i *)from + half);
-}
+INLINE __m256i line(const uint8_t *from, int half) { return _mm256_loadu_si256((const __m256i *)from + half); }
 
 /* For each of `count` tokens: rows[c] += sums[c] * (scales of the rows) * (scale of token c's activations) */
 INLINE void add_group(const struct matmul *task, const uint8_t *block, size_t g, size_t token, int count,
@@ -32,8 +28,7 @@ INLINE void add_group(const struct matmul *task, const uint8_t *block, size_t g,
         __m256 scale = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(block + g * TILE_SCALES) + half));
         for (int c = 0; c < count; c++) {
             __m256 x = _mm256_set1_ps(task->x.scale[(token + (size_t)c) * task->x.groups + g]);
-            rows[c][half] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums[c][half]), _mm256_mul_ps(scale, x),
-                                            rows[c][half]);
+            rows[c][half] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums[c][half]), _mm256_mul_ps(scale, x), rows[c][half]);
         }
     }
 }

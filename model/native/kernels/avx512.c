@@ -1,7 +1,5 @@
 /* x86 with AVX-512 and VNNI: a cache line of weights is one register. */
 #define LANES 16
-#include "simd.h"
-
 #include "epilogue.h"
 
 #include <immintrin.h>

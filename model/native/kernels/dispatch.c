@@ -6,8 +6,7 @@
 #if defined(__x86_64__)
 static int runs_avx512(void) {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni") &&
-           __builtin_cpu_supports("fma");
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma");
 }
 static int runs_avx2(void) {
     /* Every processor with AVX2 converts fp16 too (F16C), for which GCC's list has no name. */
@@ -27,9 +26,11 @@ static const struct {
     int (*runs)(void);
 } SETS[] = {
 #if defined(__x86_64__)
-    {&kernels_avx512, runs_avx512}, {&kernels_avx2, runs_avx2},
+    {&kernels_avx512, runs_avx512},
+    {&kernels_avx2, runs_avx2},
 #elif defined(__aarch64__)
-    {&kernels_dotprod, runs_dotprod}, {&kernels_neon, runs_neon},
+    {&kernels_dotprod, runs_dotprod},
+    {&kernels_neon, runs_neon},
 #endif
     {&kernels_portable, runs_portable},
 };

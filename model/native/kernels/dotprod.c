@@ -1,6 +1,5 @@
 /* ARMv8.2 with dot products (Cortex-A76 of a Raspberry Pi 5, and later). */
 #define LANES 4
-#include "simd.h"
 #include "arm.h"
 
 enum { PREFETCH = 1024 }; /* bytes ahead */
@@ -42,7 +41,8 @@ INLINE void block_w4(const struct matmul *task, const uint8_t *block, size_t row
         const uint8_t *tile = tiles + g * TILE_W4;
         int32x4_t sums[4][4];
         for (int c = 0; c < count; c++)
-            for (int r = 0; r < 4; r++) sums[c][r] = vdupq_n_s32(-W4_ZERO * task->x.sum[(token + (size_t)c) * groups + g]);
+            for (int r = 0; r < 4; r++)
+                sums[c][r] = vdupq_n_s32(-W4_ZERO * task->x.sum[(token + (size_t)c) * groups + g]);
         for (int i = 0; i < LINES_W4; i++) {
             __builtin_prefetch(tile + PREFETCH + i * CACHE_LINE);
             for (int r = 0; r < 4; r++) {

@@ -21,10 +21,10 @@ struct matmul {
     const uint8_t *weights; /* [rows][cols], as layout.h describes the format */
     const float *bias;      /* [rows], or NULL */
     size_t rows, cols;
-    struct activations x;   /* [tokens], for BLOOM_W8 and BLOOM_W4 */
-    const float *x_f32;     /* [tokens][x_f32_stride], for BLOOM_F32 */
+    struct activations x; /* [tokens], for BLOOM_W8 and BLOOM_W4 */
+    const float *x_f32;   /* [tokens][x_f32_stride], for BLOOM_F32 */
     size_t x_f32_stride;
-    float *out;             /* [tokens][out_stride]; ADD adds to what is there */
+    float *out; /* [tokens][out_stride]; ADD adds to what is there */
     size_t out_stride;
     size_t tokens;
     enum epilogue epilogue;
@@ -35,12 +35,12 @@ struct attention {
     const float *qkv; /* [tokens][stride]: query, key and value of each head */
     float *out;       /* [tokens][out_stride] */
     size_t stride, out_stride;
-    uint8_t **pages;  /* the sequence's keys and values; see page_* below */
+    uint8_t **pages; /* the sequence's keys and values; see page_* below */
     size_t layer, heads, head, head_size;
-    size_t start;     /* tokens that the pages hold already */
+    size_t start; /* tokens that the pages hold already */
     size_t tokens;
-    float slope;      /* of ALiBi */
-    int kv_f32;       /* keys and values are floats, not 8 bits and a scale */
+    float slope; /* of ALiBi */
+    int kv_f32;  /* keys and values are floats, not 8 bits and a scale */
 };
 
 struct kernels {

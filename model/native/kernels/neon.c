@@ -1,7 +1,6 @@
 /* ARMv8.0, such as the Cortex-A72 of a Raspberry Pi 4. It has no dot products: pairs of products are summed
  * in 16 bits (smull, smlal), and the pairs' sums in 32 (sadalp). */
 #define LANES 4
-#include "simd.h"
 #include "arm.h"
 
 enum { PREFETCH = 1024 }; /* bytes ahead */

@@ -12,8 +12,7 @@ static vec16 first_lanes(vec16 all, size_t count) {
     return load(each);
 }
 
-static void layer_norm(const float *x, const float *weight, const float *bias, size_t size, float epsilon,
-                       float *out) {
+static void layer_norm(const float *x, const float *weight, const float *bias, size_t size, float epsilon, float *out) {
     vec16 sum = {0}, square = {0};
     size_t full = padded(size);
     for (size_t i = 0; i < full; i += VECTOR) {

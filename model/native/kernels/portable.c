@@ -1,7 +1,5 @@
 /* Plain C: the definition of what all other sets compute. */
 #define LANES 4
-#include "simd.h"
-
 #include "epilogue.h"
 
 INLINE void load_i8(const int8_t *from, vec16 *out) {

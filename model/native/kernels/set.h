@@ -13,19 +13,19 @@
 #include "quantise.h"
 
 /* Walk over the blocks of a matrix. A block is read from memory once, and stays in the cache for all tokens. */
-#define MATMUL_BLOCKS(format)                                                                                      \
-    static __attribute__((noinline)) void matmul_##format(const struct matmul *task, size_t first_block,           \
-                                                          size_t last_block) {                                     \
-        size_t size = block_size_##format(task->x.groups);                                                         \
-        for (size_t b = first_block; b < last_block; b++) {                                                        \
-            const uint8_t *block = task->weights + b * size;                                                       \
-            size_t row = b * BLOOM_ROWS, token = 0, left;                                                          \
-            for (; (left = task->tokens - token) >= TOKENS_AT_ONCE; token += TOKENS_AT_ONCE)                       \
-                block_##format(task, block, row, token, TOKENS_AT_ONCE);                                           \
-            if (TOKENS_AT_ONCE > 4 && left & 4) block_##format(task, block, row, token, 4), token += 4;            \
-            if (TOKENS_AT_ONCE > 2 && left & 2) block_##format(task, block, row, token, 2), token += 2;            \
-            if (TOKENS_AT_ONCE > 1 && left & 1) block_##format(task, block, row, token, 1);                        \
-        }                                                                                                          \
+#define MATMUL_BLOCKS(format)                                                                            \
+    static __attribute__((noinline)) void matmul_##format(const struct matmul *task, size_t first_block, \
+                                                          size_t last_block) {                           \
+        size_t size = block_size_##format(task->x.groups);                                               \
+        for (size_t b = first_block; b < last_block; b++) {                                              \
+            const uint8_t *block = task->weights + b * size;                                             \
+            size_t row = b * BLOOM_ROWS, token = 0, left;                                                \
+            for (; (left = task->tokens - token) >= TOKENS_AT_ONCE; token += TOKENS_AT_ONCE)             \
+                block_##format(task, block, row, token, TOKENS_AT_ONCE);                                 \
+            if (TOKENS_AT_ONCE > 4 && left & 4) block_##format(task, block, row, token, 4), token += 4;  \
+            if (TOKENS_AT_ONCE > 2 && left & 2) block_##format(task, block, row, token, 2), token += 2;  \
+            if (TOKENS_AT_ONCE > 1 && left & 1) block_##format(task, block, row, token, 1);              \
+        }                                                                                                \
     }
 
 MATMUL_BLOCKS(w8)
@@ -57,5 +57,4 @@ static void matmul(const struct matmul *task, size_t first_block, size_t last_bl
     }
 }
 
-#define KERNELS(set) \
-    const struct kernels kernels_##set = {#set, matmul, quantise, layer_norm, attend, low_dot, sum_exp}
+#define KERNELS(set) const struct kernels kernels_##set = {#set, matmul, quantise, layer_norm, attend, low_dot, sum_exp}

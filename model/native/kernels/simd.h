@@ -16,7 +16,9 @@
 typedef float vfloat __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t vint __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
-typedef struct { vfloat part[PARTS]; } vec16;
+typedef struct {
+    vfloat part[PARTS];
+} vec16;
 
 #define EACH for (int p = 0; p < PARTS; p++)
 
@@ -28,7 +30,9 @@ INLINE vec16 load(const float *from) {
     EACH out.part[p] = *(const vfloat *)(from + p * LANES);
     return out;
 }
-INLINE void store(float *to, const vec16 *from) { EACH *(vfloat *)(to + p * LANES) = from->part[p]; }
+INLINE void store(float *to, const vec16 *from) {
+    EACH *(vfloat *)(to + p * LANES) = from->part[p];
+}
 INLINE vfloat splat(float value) { return value - (vfloat){0}; }
 
 /* Round to the nearest whole number, for floats and vectors of less than 2^22: beyond 1.5 * 2^23, floats
@@ -55,9 +59,9 @@ INLINE float sum_of_8(float *lanes) {
  * of `a` come before those of `b`. FIRST is the lane that result `l` takes its first term from. */
 #define FIRST(l, h) ((l) / (h) * 2 * (h) + (l) % (h))
 #if LANES == 16
-#define PICK(h, up)                                                                                     \
-    FIRST(0, h) + (up), FIRST(1, h) + (up), FIRST(2, h) + (up), FIRST(3, h) + (up), FIRST(4, h) + (up), \
-        FIRST(5, h) + (up), FIRST(6, h) + (up), FIRST(7, h) + (up), FIRST(8, h) + (up), FIRST(9, h) + (up), \
+#define PICK(h, up)                                                                                              \
+    FIRST(0, h) + (up), FIRST(1, h) + (up), FIRST(2, h) + (up), FIRST(3, h) + (up), FIRST(4, h) + (up),          \
+        FIRST(5, h) + (up), FIRST(6, h) + (up), FIRST(7, h) + (up), FIRST(8, h) + (up), FIRST(9, h) + (up),      \
         FIRST(10, h) + (up), FIRST(11, h) + (up), FIRST(12, h) + (up), FIRST(13, h) + (up), FIRST(14, h) + (up), \
         FIRST(15, h) + (up)
 #elif LANES == 8
@@ -82,19 +86,15 @@ INLINE void sums_of(vec16 *x, float *out) {
             for (int p = 0; p < half; p++) x[i].part[p] += x[i].part[p + half];
         level[i] = x[i].part[0];
     }
-    int left = 16;
+    /* Each level halves the registers. */
 #if LANES == 16
-    for (int i = 0; i < left / 2; i++) level[i] = MERGE(level[2 * i], level[2 * i + 1], 8);
-    left /= 2;
+    for (int i = 0; i < PARTS * 8; i++) level[i] = MERGE(level[2 * i], level[2 * i + 1], 8);
 #endif
 #if LANES >= 8
-    for (int i = 0; i < left / 2; i++) level[i] = MERGE(level[2 * i], level[2 * i + 1], 4);
-    left /= 2;
+    for (int i = 0; i < PARTS * 4; i++) level[i] = MERGE(level[2 * i], level[2 * i + 1], 4);
 #endif
-    for (int i = 0; i < left / 2; i++) level[i] = MERGE(level[2 * i], level[2 * i + 1], 2);
-    left /= 2;
-    for (int i = 0; i < left / 2; i++) level[i] = MERGE(level[2 * i], level[2 * i + 1], 1);
-    left /= 2;
+    for (int i = 0; i < PARTS * 2; i++) level[i] = MERGE(level[2 * i], level[2 * i + 1], 2);
+    for (int i = 0; i < PARTS * 1; i++) level[i] = MERGE(level[2 * i], level[2 * i + 1], 1);
     memcpy(out, level, 16 * sizeof *out);
 }
 

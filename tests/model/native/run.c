@@ -20,7 +20,10 @@ static char error[256];
 static uint64_t fingerprint(struct bloom_engine *engine, int32_t slot, uint32_t vocabulary) {
     uint64_t hash = 0xcbf29ce484222325u;
     for (uint32_t id = 0; id < vocabulary; id++) {
-        union { float f; uint32_t u; } logit;
+        union {
+            float f;
+            uint32_t u;
+        } logit;
         bloom_at(engine, slot, &id, 1, &logit.f);
         hash = (hash ^ logit.u) * 0x100000001b3u;
     }
@@ -30,8 +33,7 @@ static uint64_t fingerprint(struct bloom_engine *engine, int32_t slot, uint32_t 
 static uint8_t **open_pages(struct bloom_engine *engine, uint32_t tokens) {
     uint32_t count = tokens / BLOOM_PAGE + 1;
     uint8_t **pages = calloc(count + 1, sizeof *pages);
-    for (uint32_t i = 0; pages && i < count; i++)
-        pages[i] = aligned_alloc(64, bloom_engine_page_size(engine));
+    for (uint32_t i = 0; pages && i < count; i++) pages[i] = aligned_alloc(64, bloom_engine_page_size(engine));
     return pages;
 }
 
@@ -43,7 +45,8 @@ static void close_pages(uint8_t **pages) {
 static int run(const char *path, const char *isa, uint32_t threads, uint32_t *tokens, uint32_t count) {
     struct bloom_file *file = bloom_file_open(path, error, sizeof error);
     if (!file) return fprintf(stderr, "%s\n", error), 1;
-    struct bloom_engine *engine = bloom_engine_new(file, threads, 64, 4, strcmp(isa, "best") ? isa : NULL, error, sizeof error);
+    struct bloom_engine *engine =
+        bloom_engine_new(file, threads, 64, 4, strcmp(isa, "best") ? isa : NULL, error, sizeof error);
     if (!engine) return fprintf(stderr, "%s\n", error), 1;
     uint32_t n_vocab = bloom_file_header(file)->n_vocab, half = count / 2;
     uint8_t **pages = open_pages(engine, count + 8), **others = open_pages(engine, count + 8);
@@ -59,7 +62,8 @@ static int run(const char *path, const char *isa, uint32_t threads, uint32_t *to
     uint64_t chunked = fingerprint(engine, 0, n_vocab), whole = fingerprint(engine, 1, n_vocab);
     printf("logits %016" PRIx64 " %s\n", chunked, chunked == whole ? "chunked as whole" : "DIFFER");
     for (int step = 0; step < 3; step++) { /* one token at a time, of two sequences */
-        struct bloom_work next[2] = {{ids, 1, count + (uint32_t)step, pages, 0}, {ids + 1, 1, count + (uint32_t)step, others, 1}};
+        struct bloom_work next[2] = {{ids, 1, count + (uint32_t)step, pages, 0},
+                                     {ids + 1, 1, count + (uint32_t)step, others, 1}};
         if (bloom_forward(engine, next, 2)) return 1;
         bloom_top(engine, 0, 1, NULL, 0, ids, logits);
         printf("next %u:%a\n", ids[0], logits[0]);
@@ -107,7 +111,8 @@ static void use_tokenizer(const struct bloom_file *file) {
     if (bloom_tokenizer_check(tokenizer, h->tokenizer_size)) return;
     uint8_t text[200];
     uint32_t ids[200], starts[200], ends[200], size;
-    static const char *const parts[] = {"Hello", " ", "</s>", "<", "\xe4\xbd\xa0", "\xe2\x80\xa6", "\xff", "\xf0\x9f", ".", "a"};
+    static const char *const parts[] = {"Hello",        " ",    "</s>",     "<", "\xe4\xbd\xa0",
+                                        "\xe2\x80\xa6", "\xff", "\xf0\x9f", ".", "a"};
     size_t length = 0;
     while (length < 150) {
         if (draw(2)) text[length++] = (uint8_t)draw(256);
