@@ -27,6 +27,7 @@ format: ## format all code
 	@scripts/setup.sh test
 	$(PYTHON) -m ruff check --fix --quiet .
 	$(PYTHON) -m ruff format .
+	$(PYTHON) -m scripts.lint_c --fix
 
 native: ## compile the native engine
 	@scripts/setup.sh up

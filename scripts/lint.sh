@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Check what no test checks: scripts/lint.sh [python|shell|web|docker]…   (all of them without a name)
+# Check what no test checks: scripts/lint.sh [python|c|shell|web|docker]…   (all of them without a name)
 #
 # Each tool is a package of requirements/test.txt. Where a processor has no build of one (shellcheck and biome
 # are packaged for x86-64 only), it is looked for in PATH, and left out with a sentence if it is not there.
@@ -29,6 +29,8 @@ check_python() {
   check "Python's types" mypy
 }
 
+check_c() { check "C (make format corrects its format)" python -m scripts.lint_c; }
+
 check_shell() {
   local scripts
   mapfile -t scripts < <(files '*.sh' .ci/run)
@@ -43,10 +45,10 @@ check_docker() {
   check "Dockerfiles" hadolint "${dockerfiles[@]}"
 }
 
-[ $# -gt 0 ] || set -- python shell web docker
+[ $# -gt 0 ] || set -- python c shell web docker
 for kind; do
   case $kind in
-    python | shell | web | docker) "check_$kind" ;;
+    python | c | shell | web | docker) "check_$kind" ;;
     *) say "there is no check of $kind"; exit 1 ;;
   esac
 done

@@ -51,11 +51,11 @@ def main() -> None:
     """Check, or format, and say what is wrong."""
     format_ = [TOOLS / "clang-format", f"--style=file:{ROOT / '.clang-format'}"]
     if sys.argv[1:] == ["--fix"]:
-        sys.exit(run(*format_, "-i", *FORMATTED))
+        sys.exit(run(*format_, "-i", *FORMATTED) or None)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         every = [[*format_, "--dry-run", "--Werror", *FORMATTED], *commands()]
         found = list(pool.map(lambda command: run(*command), every))
-    sys.exit("".join(found))
+    sys.exit("".join(found) or None)
 
 
 if __name__ == "__main__":
