@@ -20,10 +20,10 @@ from ui.settings import Settings
 def main(arguments: list[str] | None = None) -> None:
     """Read the settings and serve until SIGTERM or SIGINT; exits with 0, or 1 or 2 and a sentence.
 
-    1 is for a port that cannot be had, 2 for a setting that cannot be used.
+    1 is for an address or port that cannot be used, 2 for a setting.
     """
     stdio.open_missing(discard=True)
-    logging.raiseExceptions = False  # a line that cannot be written is no reason to write more
+    logging.raiseExceptions = False  # a log line that cannot be written causes no traceback
     environment.remove_others()
     try:
         os.getcwd()
@@ -53,39 +53,41 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _serve(settings: Settings, host: str, port: int) -> None:
     with tempfile.TemporaryDirectory(prefix="pibloom-ui-") as scratch:
-        # A random secret makes every visitor a stranger after a restart, so nothing is kept then.
+        # With a random secret no cookie is valid after a restart, so nothing needs to be kept.
         kept = scratch if settings.secret_is_random else _state_folder() or scratch
         os.environ["NICEGUI_STORAGE_PATH"] = kept  # read when nicegui is imported
         from fastapi.middleware.gzip import GZipMiddleware
         from nicegui import app, ui
 
-        from ui.app import FAVICON, build
-        from ui.client import Functions
-        from ui.pages import keep_house
-        from ui.server import BACKLOG, PLACES, ChatProtocol
+        from ui import assets
+        from ui.api.client import FunctionsClient
+        from ui.app import build
+        from ui.capacity.cleanup import clean_up_forever
+        from ui.server.connections import BACKLOG, OPEN_CONNECTIONS
+        from ui.server.http import ChatHttpProtocol
 
         logging.getLogger("httpx").setLevel(logging.WARNING)
-        build(Functions(settings), origins=settings.origins)
-        app.on_startup(keep_house)
-        PLACES.fit()
+        build(FunctionsClient(settings), origins=settings.origins)
+        app.on_startup(clean_up_forever)
+        OPEN_CONNECTIONS.fit_limit()
         ui.run(
             host=host,
             port=port,
             title="piBLOOM",
-            favicon=FAVICON,
+            favicon=assets.LOGO_FILE,
             dark=None,
             reload=False,
             show=False,
             show_welcome_message=False,
             tailwind=False,
             storage_secret=settings.secret.reveal(),
-            # A busy Pi may take a while to connect a page anew; until then its reply goes on.
+            # A busy Pi may take a while to reconnect a page; until then its reply goes on.
             reconnect_timeout=30,
-            # Open pages hold a socket, and would otherwise hold up the end.
+            # Open pages hold a socket, which would otherwise delay the end.
             timeout_graceful_shutdown=1,
             uvicorn_logging_level="error",  # a client could fill the log with its warnings
-            http=ChatProtocol,
-            # The highest level takes four times as long, of the one thread that answers all.
+            http=ChatHttpProtocol,
+            # The highest level takes four times as long, and one thread answers all requests.
             gzip_middleware_factory=lambda served: GZipMiddleware(served, compresslevel=3),
             ws_max_size=PACKET_BYTES,
             ws_per_message_deflate=False,  # 15 kB could become 15 MB

@@ -2,25 +2,28 @@
 
 from nicegui import background_tasks, ui
 
-from ui.chat import compact
-from ui.client import Failure, Functions, Model
-from ui.frame import Icon, Text, brand, dress
+from ui.api.client import FunctionsClient
+from ui.api.errors import FunctionError
+from ui.api.status import ServedModel
+from ui.elements.basic import Icon, Text
+from ui.elements.frame import add_brand, add_page_head
+from ui.format import byte_size, compact
 
 LICENSE_URL = "https://huggingface.co/spaces/bigscience/license"
 PAPER_URL = "https://arxiv.org/abs/2211.05100"
-# The demo model is told from a real one by its size: the smallest BLOOM has 559 million.
+# The demo model is recognized by its size: the smallest published BLOOM has 559 million.
 SMALLEST_BLOOM = 500_000_000
 
 
 class AboutPage:
     """The page; the facts about the model arrive when the function has given them."""
 
-    def __init__(self, functions: Functions) -> None:
+    def __init__(self, functions: FunctionsClient) -> None:
         self._functions = functions
         self._client = ui.context.client
-        dress("About piBLOOM")
+        add_page_head("About piBLOOM")
         with ui.element("header").classes("top"):
-            brand()
+            add_brand()
             ui.element("div").classes("space")
             with ui.element("a").classes("button").props('href="/"').mark("back"):
                 Icon("back")
@@ -70,14 +73,14 @@ class AboutPage:
         with ui.element("div").classes("pair"):
             with ui.element("div"):
                 Text("What it can do", "h2")
-                _list(
+                _add_list(
                     "Continue a text or a conversation in many languages.",
                     "Greet, chat, tell a short story, answer a simple question.",
                     "Give the same reply again, from the same seed and settings.",
                 )
             with ui.element("div"):
                 Text("What it cannot do", "h2")
-                _list(
+                _add_list(
                     "Know what is true: it writes what sounds likely, also when it is wrong.",
                     "Look things up, remember other chats, or learn from this one.",
                     "Replace advice on health, law or money.",
@@ -98,9 +101,9 @@ class AboutPage:
 
     async def _fill(self) -> None:
         try:
-            model, problem = (await self._functions.about()).model, ""
-        except Failure as failure:
-            model, problem = None, failure.message
+            model, problem = (await self._functions.status()).model, ""
+        except FunctionError as error:
+            model, problem = None, error.message
         if self._client.is_deleted:
             return
         self._facts.clear()
@@ -108,15 +111,15 @@ class AboutPage:
             if model is None:
                 Text(problem or "The model is still being loaded. Look again in a moment.", "p")
             else:
-                _show(model)
+                _add_facts(model)
 
 
-def _show(model: Model) -> None:
+def _add_facts(model: ServedModel) -> None:
     with ui.element("dl").classes("facts"):
         for name, value in (
             ("Name", model.name),
             ("Parameters", compact(model.parameters)),
-            ("Size", size(model.size_bytes)),
+            ("Size", byte_size(model.size_bytes)),
             ("Context", f"{model.max_context:,} tokens"),
             ("Layers", str(model.layers)),
             ("Width", f"{model.hidden:,}, in {model.heads} heads"),
@@ -139,14 +142,7 @@ def _show(model: Model) -> None:
             )
 
 
-def _list(*items: str) -> None:
+def _add_list(*items: str) -> None:
     with ui.element("ul"):
         for item in items:
             Text(item, "li")
-
-
-def size(count: int) -> str:
-    """Return a number of bytes as people read it."""
-    if count >= 10**9:
-        return f"{count / 10**9:.1f} GB"
-    return f"{count / 10**6:.1f} MB" if count >= 10**6 else f"{count / 10**3:.1f} kB"

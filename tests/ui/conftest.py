@@ -15,21 +15,23 @@ from nicegui.testing import User
 from nicegui.testing.user_simulation import user_simulation
 
 from tests.ui.fake_functions import Fake, both
+from ui.api.client import FunctionsClient
 from ui.app import build
-from ui.chat import Tabs, Timing
-from ui.client import Functions
+from ui.chat.page import ChatPage
+from ui.chat.tabs import Tabs
+from ui.chat.timing import Timing
 from ui.settings import Settings
 
 PATIENCE = 60  # tries of should_see, a tenth of a second each
 
 QUICK = Timing(
-    batch=0.01,
-    debounce=0.02,
-    warm=0.05,
-    tick=0.05,
-    waking=0.2,
-    recheck=0.05,
-    recheck_most=0.1,
+    text_update=0.01,
+    count_after=0.02,
+    warm_after=0.05,
+    clock_update=0.05,
+    waking_after=0.2,
+    first_recheck=0.05,
+    longest_recheck=0.1,
     notice=0.4,
 )
 
@@ -39,7 +41,7 @@ class Site:
     """A running chat: its fake functions, its tabs, and a way to open another browser."""
 
     fake: Fake
-    tabs: Tabs
+    tabs: Tabs[ChatPage]
     settings: Settings
     new_user: Callable[[], User]
 
@@ -62,7 +64,7 @@ async def simulation(
     monkeypatch.setattr(Storage, "path", tmp_path)
     settings = Settings(generate_url=fake.generate_url, tokenize_url=fake.tokenize_url)
     async with user_simulation() as user:
-        tabs = build(Functions(settings), QUICK)
+        tabs = build(FunctionsClient(settings), QUICK)
 
         def new_user() -> User:
             transport = httpx.ASGITransport(core.app)

@@ -1,0 +1,1 @@
+"""The two functions, as the chat calls them over HTTP."""

@@ -1,0 +1,1 @@
+"""The small elements that every page is made of."""

@@ -1,0 +1,1 @@
+"""A visitor's settings: how replies are sampled, and the theme."""
