@@ -205,11 +205,11 @@ authorities=${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}
 [ -r "$authorities" ] && secret=(--secret "id=certificates,src=$authorities")
 
 build_image() { # build_image SERVICE ARCH
-  local service=$1 arch=$2 file=functions/$1/Dockerfile from=$base arguments=()
+  local service=$1 arch=$2 file=functions/Dockerfile from=$base arguments=()
   [ "$base" = debian ] && from=pibloom/base:$arch
   case $service in
-    generate) arguments=(--build-arg "MODEL=build/images/generate/${weights##*/}") ;;
-    tokenize) arguments=(--build-arg "MODEL=build/images/tokenize/${tokenizer##*/}") ;;
+    generate) arguments=(--build-arg FUNCTION=generate --build-arg "MODEL=build/images/generate/${weights##*/}") ;;
+    tokenize) arguments=(--build-arg FUNCTION=tokenize --build-arg "MODEL=build/images/tokenize/${tokenizer##*/}") ;;
     ui) file=ui/Dockerfile ;;
   esac
   if ! "${build[@]}" --network host "${secret[@]}" --platform "linux/$arch" --file "$file" \
