@@ -9,7 +9,7 @@ ARCH ?= amd64
 MODEL ?=
 PYTHON := .venv/bin/python
 
-.PHONY: up test lint format native images bench e2e lock clean help
+.PHONY: up test lint format native images architecture bench e2e lock clean help
 .DEFAULT_GOAL := help
 
 up: ## serve the chat and both functions on this machine
@@ -36,6 +36,10 @@ native: ## compile the native engine
 images: ## build the three images: make images ARCH=arm64 MODEL=~/bloom-560m
 	./build.sh --arch $(ARCH) $(if $(MODEL),--model $(MODEL))
 
+architecture: ## draw docs/architecture.md's imports again
+	@scripts/setup.sh up
+	$(PYTHON) -m scripts.imports
+
 bench: ## compare the engine with its peers; measure start-up and memory of each service
 	@scripts/setup.sh test
 	@bench/setup.sh
@@ -50,7 +54,7 @@ e2e: ## deploy to the cluster that KUBECONFIG names, and test it there
 
 lock: ## write all lock files again; UPGRADE=1 chooses the newest versions
 	@scripts/setup.sh test
-	$(PYTHON) scripts/lock.py $(if $(UPGRADE),--upgrade)
+	$(PYTHON) -m scripts.lock $(if $(UPGRADE),--upgrade)
 
 clean: ## remove what was installed and built
 	rm -rf .venv build model/native/libbloom.so *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

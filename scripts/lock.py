@@ -1,7 +1,7 @@
 """Write every lock file in requirements/: the version of each package, the hash of each file.
 
-.venv/bin/python scripts/lock.py            # keep the locked versions that are still allowed
-.venv/bin/python scripts/lock.py --upgrade  # choose the newest versions
+.venv/bin/python -m scripts.lock            # keep the locked versions that are still allowed
+.venv/bin/python -m scripts.lock --upgrade  # choose the newest versions
 
 The hashes make two fresh machines install the same bytes, wherever they fetch them from. The first
 line of a lock names the requirements it was made of; tests/test_locks.py compares them with

@@ -11,11 +11,13 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from scripts.imports import modules, reached
 
 ROOT = Path(__file__).parents[1]
 TAG = "test"
@@ -237,6 +239,37 @@ def test_an_image_that_dies_at_once_leaves_its_last_words(tmp_path: Path) -> Non
     assert done.returncode == 1
     assert "the disk melted" in done.stderr
     assert "does not start" in done.stderr
+
+
+def copied(dockerfile: str, stages: Collection[str]) -> set[Path]:
+    """Return the files of the repository that stages of a Dockerfile copy."""
+    found, stage = set[Path](), ""
+    for line in (ROOT / dockerfile).read_text().splitlines():
+        words = line.split()
+        if words[:1] == ["FROM"]:
+            stage = words[-1]
+        elif words[:1] == ["COPY"] and not words[1].startswith("--") and stage in stages:
+            for path in ROOT.glob(words[1]):
+                found |= set(path.rglob("*.py")) if path.is_dir() else {path}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("dockerfile", "stages", "program"),
+    [
+        ("functions/Dockerfile", {"shared", "code-generate"}, "functions.generate.main"),
+        ("functions/Dockerfile", {"shared", "code-tokenize"}, "functions.tokenize.main"),
+        ("ui/Dockerfile", {"build"}, "ui.__main__"),
+    ],
+)
+def test_an_image_has_every_module_that_it_imports(
+    dockerfile: str, stages: set[str], program: str
+) -> None:
+    of = modules()
+    needed = reached(program) | (reached("functions.__main__") if program[0] == "f" else set())
+    packages = {of[name.rpartition(".")[0]] for name in needed if "." in name}
+    missing = ({of[name] for name in needed} | packages) - copied(dockerfile, stages)
+    assert {path for path in missing if "reference" not in path.name} == set()
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,11 @@
 """The rooms of the house, and the directions in which they may import each other."""
 
-import ast
-from collections.abc import Iterator
-from functools import cache
 from graphlib import TopologicalSorter
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-PACKAGES = ("common", "model", "functions", "ui", "cli")
+from scripts.imports import PAGE, arrows, imports, modules, page, reached, room
+
 # From the ground up: a room imports its own floor and those below it.
 FLOORS = (
     {"config", "errors", "files", "limits", "names", "sampling", "native"},
@@ -23,45 +19,6 @@ FLOORS = (
 MAY_READ_CHECKPOINTS = {"model.baked.bake", "model.baked.cache", "model.load"}
 
 
-def modules() -> dict[str, Path]:
-    """Return every module's file, by the module's name."""
-    found = {}
-    for package in PACKAGES:
-        for path in (ROOT / package).rglob("*.py"):
-            parts = path.relative_to(ROOT).with_suffix("").parts
-            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
-
-
-@cache
-def imports() -> dict[str, set[str]]:
-    """Return which modules of the project each one imports, wherever in it the import stands."""
-    known = modules()
-
-    def of(path: Path) -> Iterator[str]:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                yield from (name.name for name in node.names)
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                assert not node.level, f"{path} has a relative import"
-                for name in node.names:
-                    whole = f"{node.module}.{name.name}"
-                    yield whole if whole in known else node.module
-
-    return {module: known.keys() & set(of(path)) - {module} for module, path in known.items()}
-
-
-def reached(start: str) -> set[str]:
-    """Return what a module imports, and what that imports, and so on."""
-    found, ahead = set(), [start]
-    while ahead:
-        module = ahead.pop()
-        if module not in found:
-            found.add(module)
-            ahead += imports()[module]
-    return found
-
-
 def floor(module: str) -> int:
     return next(at for at, rooms in enumerate(FLOORS) if module.split(".")[1] in rooms)
 
@@ -72,6 +29,17 @@ def of_package(*packages: str) -> list[str]:
 
 def test_no_circle() -> None:
     list(TopologicalSorter(imports()).static_order())
+
+
+def test_no_circle_of_folders() -> None:
+    folders: dict[str, set[str]] = {}
+    for start, end in arrows(modules(), room):
+        folders.setdefault(start, set()).add(end)
+    list(TopologicalSorter(folders).static_order())
+
+
+def test_the_drawing_is_of_the_code_as_it_is() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "run `make architecture`"
 
 
 @pytest.mark.parametrize("module", of_package("model."))

@@ -1,17 +1,15 @@
 """The lock files say what pyproject.toml asks for. `make lock` writes them anew."""
 
 import re
-import runpy
 from pathlib import Path
-from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
 
+from scripts import lock
+
 ROOT = Path(__file__).parents[1]
-LOCK: dict[str, Any] = runpy.run_path(str(ROOT / "scripts" / "lock.py"))
-LOCKS: dict[str, str | None] = LOCK["LOCKS"]
-every_lock = pytest.mark.parametrize("name", LOCKS)
+every_lock = pytest.mark.parametrize("name", lock.LOCKS)
 
 
 def text(name: str) -> str:
@@ -25,19 +23,19 @@ def pins(name: str) -> dict[str, str]:
 
 def test_every_lock_is_written_by_make_lock() -> None:
     folder = ROOT / "requirements"
-    assert {str(path.relative_to(folder)) for path in folder.rglob("*.txt")} == set(LOCKS)
+    assert {str(path.relative_to(folder)) for path in folder.rglob("*.txt")} == set(lock.LOCKS)
 
 
 @every_lock
 def test_a_lock_was_made_of_what_pyproject_asks_for(name: str) -> None:
     first, _ = text(name).split("\n", 1)
-    assert first == LOCK["header"](LOCKS[name]), "run `make lock`"
+    assert first == lock.header(lock.LOCKS[name]), "run `make lock`"
 
 
 @every_lock
 def test_each_version_is_one_that_pyproject_allows(name: str) -> None:
     pinned = pins(name)
-    for each in map(Requirement, LOCK["requirements"](LOCKS[name])):
+    for each in map(Requirement, lock.requirements(lock.LOCKS[name])):
         assert each.specifier.contains(pinned[each.name.lower()]), each
 
 
@@ -60,4 +58,4 @@ def test_a_lock_names_no_registry_and_has_hashes_of_every_file(name: str) -> Non
 def test_an_image_has_packages_that_pyproject_names(source: str) -> None:
     lines = (ROOT / "requirements" / source).read_text(encoding="utf-8").splitlines()
     names = {line for line in lines if not line.startswith("#")}
-    assert names == {Requirement(each).name for each in LOCK["requirements"](source)}
+    assert names == {Requirement(each).name for each in lock.requirements(source)}
