@@ -55,13 +55,13 @@ def reached(start: str) -> set[str]:
     return found
 
 
-def room(module: str) -> str:
-    """Return the box that a module is drawn in: its folder, but model/load.py by itself.
+COMPOSED = {"model.load", "functions.__main__"}  # these use what is beside and below them
 
-    That one composes all that is beside it; the rest of model/ is the ground that all stand on.
-    """
+
+def room(module: str) -> str:
+    """Return the box that a module is drawn in: its folder, or itself if it composes others."""
     path = modules()[module].relative_to(ROOT)
-    return str(path) if module == "model.load" else f"{path.parent}/"
+    return str(path) if module in COMPOSED else f"{path.parent}/"
 
 
 def arrows(inside: Collection[str], box: Callable[[str], str]) -> set[tuple[str, str]]:

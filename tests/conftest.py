@@ -1,9 +1,55 @@
-"""What all tests have in common."""
+"""What all tests have in common, and `--fast`, which leaves out what takes long."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from importlib.abc import MetaPathFinder
 
 import pytest
+
+SLOW_PACKAGES = {"matplotlib", "playwright", "torch", "transformers"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--fast",
+        action="store_true",
+        help="skip what is marked as slow, starts a process, or imports torch or a browser",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--fast"):
+        sys.meta_path.insert(0, _SkipSlowPackages())
+        subprocess.Popen = _SkipProcess  # type: ignore[misc]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--fast"):
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
+
+
+class _SkipSlowPackages(MetaPathFinder):
+    """Skips the test, or the module of tests, that imports a package that is slow to import.
+
+    No list of slow tests has to be kept: what needs such a package is skipped where it needs it.
+    """
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name in SLOW_PACKAGES:
+            pytest.skip(f"imports {name}", allow_module_level=True)
+
+
+class _SkipProcess(subprocess.Popen[bytes]):
+    """Skips the test that starts a process."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pytest.skip("starts a process", allow_module_level=True)
+
+    def __del__(self, _: object = None) -> None: ...
 
 
 @pytest.fixture(scope="session", autouse=True)

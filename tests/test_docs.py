@@ -1,0 +1,92 @@
+"""The documentation names what there is: files, headings, targets of make, attributes of classes."""
+
+import ast
+import re
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from scripts.imports import modules
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(
+    path.relative_to(ROOT)
+    for folder in (".", "docs", "docs/decisions", "model/demo", "bench/results", ".github")
+    for path in (ROOT / folder).glob("*.md" if folder != "model/demo" else "**/*.md")
+)
+FOLDERS = ("bench", "cli", "docs", "functions", "knative", "model", "requirements", "scripts")
+PATH = re.compile(rf"(?:{'|'.join((*FOLDERS, 'tests', 'ui'))})/[\w./*-]*")
+every_page = pytest.mark.parametrize("page", PAGES, ids=str)
+
+
+def text(page: Path) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def without_blocks(page: Path) -> str:
+    """Return a page without what stands in blocks of code."""
+    return re.sub(r"^(```.*?^```$|    .*?$)", "", text(page), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return what a link may name within a page, as GitHub makes it of headings."""
+    headings = re.findall(r"^#+ (.+)$", without_blocks(page), re.MULTILINE)
+    plain = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
+    return {heading.replace(" ", "-") for heading in plain}
+
+
+@cache
+def attributes() -> dict[str, set[str]]:
+    """Return what each class of the project names within its body, by the class's name."""
+    found: dict[str, set[str]] = {}
+    for path in modules().values():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                inside = list(ast.walk(node))
+                names = {each.attr for each in inside if isinstance(each, ast.Attribute)}
+                names |= {each.name for each in inside if isinstance(each, ast.FunctionDef)}
+                found.setdefault(node.name, set()).update(names)
+    return found
+
+
+@every_page
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", without_blocks(page)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (ROOT / page.parent / name) if name else ROOT / page
+        assert file.exists(), target
+        if anchor:
+            assert anchor in anchors(file.relative_to(ROOT)), target
+
+
+@every_page
+def test_paths_exist(page: Path) -> None:
+    for words in re.findall(r"`([^`\n]+)`", text(page)):
+        for path in words.split():
+            if PATH.fullmatch(path) and "/mine/" not in path:  # what a reader makes
+                assert list(ROOT.glob(path.rstrip("/"))), path
+
+
+@every_page
+def test_targets_of_make_exist(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z0-9-]+):", text(Path("Makefile")), re.MULTILINE))
+    commands = re.findall(r"(?:`|^    |&& )make ([a-z0-9-]+)", text(page), re.MULTILINE)
+    assert set(commands) <= targets
+
+
+@every_page
+def test_attributes_exist(page: Path) -> None:
+    for name, attribute in re.findall(r"`([A-Z]\w+)\.(_?[a-z]\w*)`", text(page)):
+        if name in attributes():
+            assert attribute in attributes()[name], f"{name}.{attribute}"
+
+
+def test_every_page_is_tested() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert {Path(name) for name in listed.stdout.split()} <= set(PAGES)
