@@ -22,7 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--fast"):
         sys.meta_path.insert(0, _SkipSlowPackages())
-        subprocess.Popen = _SkipProcess  # type: ignore[misc]
+        pytest.MonkeyPatch().setattr(subprocess.Popen, "__init__", _skip_process)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -43,13 +43,9 @@ class _SkipSlowPackages(MetaPathFinder):
             pytest.skip(f"imports {name}", allow_module_level=True)
 
 
-class _SkipProcess(subprocess.Popen[bytes]):
-    """Skips the test that starts a process."""
-
-    def __init__(self, *_: object, **__: object) -> None:
-        pytest.skip("starts a process", allow_module_level=True)
-
-    def __del__(self, _: object = None) -> None: ...
+def _skip_process(*_: object, **__: object) -> None:
+    """Skip the test, or the module of tests, that starts a process."""
+    pytest.skip("starts a process", allow_module_level=True)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,4 +1,4 @@
-"""The documentation names what there is: files, headings, targets of make, attributes of classes."""
+"""The documentation names what there is: files, headings, targets of make, attributes."""
 
 import ast
 import re
@@ -16,8 +16,8 @@ PAGES = sorted(
     for folder in (".", "docs", "docs/decisions", "model/demo", "bench/results", ".github")
     for path in (ROOT / folder).glob("*.md" if folder != "model/demo" else "**/*.md")
 )
-FOLDERS = ("bench", "cli", "docs", "functions", "knative", "model", "requirements", "scripts")
-PATH = re.compile(rf"(?:{'|'.join((*FOLDERS, 'tests', 'ui'))})/[\w./*-]*")
+FOLDERS = "bench|cli|common|docs|functions|knative|model|requirements|scripts|tests|ui"
+PATH = re.compile(rf"(?:{FOLDERS})/[\w./*-]*")
 every_page = pytest.mark.parametrize("page", PAGES, ids=str)
 
 
