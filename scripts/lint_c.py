@@ -49,11 +49,14 @@ def commands() -> Iterator[list[str | Path]]:
 
 def main() -> None:
     """Check, or format, and say what is wrong."""
-    format_ = [TOOLS / "clang-format", f"--style=file:{ROOT / '.clang-format'}"]
+    format_: list[str | Path] = [TOOLS / "clang-format", f"--style=file:{ROOT / '.clang-format'}"]
     if sys.argv[1:] == ["--fix"]:
         sys.exit(run(*format_, "-i", *FORMATTED) or None)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        every = [[*format_, "--dry-run", "--Werror", *FORMATTED], *commands()]
+        every: list[list[str | Path]] = [
+            [*format_, "--dry-run", "--Werror", *FORMATTED],
+            *commands(),
+        ]
         found = list(pool.map(lambda command: run(*command), every))
     sys.exit("".join(found) or None)
 
