@@ -39,10 +39,12 @@ FUNCTION_NAMES = frozenset(
 
 # What Kubernetes tells a pod of each service in its namespace: of a service that is called
 # pibloom-ui, PIBLOOM_UI_SERVICE_HOST, PIBLOOM_UI_PORT=tcp://10.0.0.1:80 and others.
-_SERVICE_LINK = re.compile(
-    r"PIBLOOM(_[A-Z0-9_]+)?_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_\d+_(TCP|UDP|SCTP)(_[A-Z]+)?)"
+# Patterns are compiled when they are first needed: most starts never need these.
+_SERVICE_LINK = (
+    r"PIBLOOM(_[A-Z0-9_]+)?_"
+    r"(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_\d+_(TCP|UDP|SCTP)(_[A-Z]+)?)"
 )
-_SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
+_SERVICE_ADDRESS = r"(tcp|udp|sctp)://"
 
 
 class SettingsError(Exception):
@@ -87,6 +89,6 @@ def is_quoted(text: str) -> bool:
 def _is_service_link(name: str, text: str) -> bool:
     """Whether Kubernetes made a variable, for a service whose name begins with pibloom."""
     return bool(
-        _SERVICE_LINK.fullmatch(name)
-        or (name.endswith("_PORT") and _SERVICE_ADDRESS.match(text))  # PIBLOOM_PORT=tcp://…
+        re.fullmatch(_SERVICE_LINK, name)
+        or (name.endswith("_PORT") and re.match(_SERVICE_ADDRESS, text))  # PIBLOOM_PORT=tcp://…
     )

@@ -1,8 +1,18 @@
 """piBLOOM's HTTP functions, and what they share."""
 
-from importlib.metadata import PackageNotFoundError, version
+from functools import cache
 
-try:
-    __version__ = version("pibloom")
-except PackageNotFoundError:  # run from a folder that was never installed
-    __version__ = "0"
+
+@cache
+def version() -> str:
+    """Return the installed version, or "0" in a folder that was never installed.
+
+    It is looked up when it is first asked for: reading a package's metadata takes a function longer
+    than most of its imports do.
+    """
+    from importlib import metadata
+
+    try:
+        return metadata.version("pibloom")
+    except metadata.PackageNotFoundError:
+        return "0"

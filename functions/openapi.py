@@ -6,7 +6,7 @@ from typing import Any, TypedDict
 
 import msgspec
 
-from functions import __version__
+from functions import version
 
 _TEXT_OR_NULL = {"type": ["string", "null"]}
 _MESSAGE = {"type": "string", "description": "one sentence"}
@@ -126,7 +126,7 @@ def document(name: str, operations: Sequence[Operation]) -> dict[str, Any]:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _described(operation)
     return {
         "openapi": "3.1.0",
-        "info": {"title": f"piBLOOM {name}", "version": __version__, "license": _LICENSE},
+        "info": {"title": f"piBLOOM {name}", "version": version(), "license": _LICENSE},
         "paths": paths,
         "components": {
             "schemas": components

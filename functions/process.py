@@ -5,7 +5,7 @@ import resource
 import time
 from pathlib import Path
 
-from functions import __version__
+from functions import version
 from functions.metrics import Registry
 
 _PROC = Path("/proc")
@@ -16,7 +16,7 @@ _PAGE = resource.getpagesize()
 def register(metrics: Registry) -> None:
     """Add the metrics of this process, and its build; the former come from /proc: Linux only."""
     metrics.info(
-        "pibloom_build_info", "A constant 1, with the build.", lambda: {"version": __version__}
+        "pibloom_build_info", "A constant 1, with the build.", lambda: {"version": version()}
     )
     if not (_PROC / "self/stat").exists():
         return

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, TypedDict
 import msgspec
 from flask import Request, Response, current_app
 
-from functions import __version__, memory, openapi
+from functions import memory, openapi, version
 from functions.errors import InvalidField, TooManyUploads
 from functions.http.body import read_body
 from functions.http.middleware import install
@@ -186,7 +186,7 @@ def get_root(request: Request) -> Response:
     loaded = service.peek()
     model = loaded and {"name": loaded.name, "vocab_size": loaded.tokenizer.size}
     return json_reply(
-        {"service": "tokenize", "version": __version__, "state": service.state, "model": model}
+        {"service": "tokenize", "version": version(), "state": service.state, "model": model}
     )
 
 

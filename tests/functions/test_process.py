@@ -7,7 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import CollectorRegistry
 
-from functions import __version__
+from functions import version
 from functions.metrics import Registry
 from functions.process import register
 from tests.functions.conftest import Generate
@@ -43,10 +43,10 @@ def info(client: Any, name: str) -> dict[str, str]:
 
 
 def test_build_and_model_are_told(generate: Generate, tokenize: Any) -> None:
-    assert info(generate.client, "pibloom_build_info") == {"version": __version__}
+    assert info(generate.client, "pibloom_build_info") == {"version": version()}
     told = info(generate.client, "pibloom_model_info")
     assert {"name", "engine", "bits", "max_context", "vocab_size"} == set(told)
     assert told["name"] == told["engine"] == "fake"
-    assert info(tokenize, "pibloom_build_info") == {"version": __version__}
+    assert info(tokenize, "pibloom_build_info") == {"version": version()}
     told = {"name": "pibloom-demo", "vocab_size": "8192"}
     assert info(tokenize, "pibloom_model_info") == told

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from flask import Request as HttpRequest
 from flask import Response
 
-from functions import __version__, errors, sse
+from functions import errors, sse, version
 from functions.generate import streams, submission
 from functions.generate.native.replies import generated, stream
 from functions.generate.native.schemas import (
@@ -61,7 +61,7 @@ class NativeRoutes:
         model = self._service.peek()
         root = Root(
             service="generate",
-            version=__version__,
+            version=version(),
             state=self._service.state,
             model=model.info if model else None,
         )

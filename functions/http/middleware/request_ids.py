@@ -5,16 +5,19 @@ import secrets
 
 from flask import Request, Response, g
 
-_TRACEPARENT = re.compile("00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
-_REQUEST_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
+# Compiled at the first request rather than at the start.
+_TRACEPARENT = "00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+_REQUEST_ID = r"[A-Za-z0-9_.:-]{1,64}"
 
 
 def assign(request: Request) -> None:
     """Keep the id and the traceparent that a request brings, or give it an id of our own."""
     trace = request.headers.get("traceparent", "")
-    g.trace = trace if _TRACEPARENT.fullmatch(trace) else ""
+    g.trace = trace if re.fullmatch(_TRACEPARENT, trace) else ""
     given = request.headers.get("X-Request-Id", "")
-    g.request_id = given if _REQUEST_ID.fullmatch(given) else trace_id() or secrets.token_hex(16)
+    g.request_id = (
+        given if re.fullmatch(_REQUEST_ID, given) else trace_id() or secrets.token_hex(16)
+    )
 
 
 def trace_id() -> str:
