@@ -32,9 +32,26 @@ from model.errors import ModelError
     show_default=True,
     help="Bits of a weight; the word embedding has 8 either way.",
 )
+@click.option(
+    "--adapter",
+    "adapters",
+    type=Readable(),
+    multiple=True,
+    help="A LoRA adapter's folder, as PEFT saves it, to be merged into the weights.",
+)
+@click.option("--any-base", is_flag=True, help="Take an adapter of a model of another name.")
 @click.option("--tokenizer-only", is_flag=True, help="Write the tokenizer alone, a few MB.")
 @click.option("--json", "as_json", is_flag=True, help="Print each tensor's error as JSON.")
-def bake(checkpoint: Path, output: Path, bits: str, *, tokenizer_only: bool, as_json: bool) -> None:
+def bake(
+    checkpoint: Path,
+    output: Path,
+    bits: str,
+    adapters: tuple[Path, ...],
+    *,
+    any_base: bool,
+    tokenizer_only: bool,
+    as_json: bool,
+) -> None:
     """Quantise the checkpoint folder CHECKPOINT into one file that is served in place.
 
     CHECKPOINT may be a name on the hub, which is pulled. With --tokenizer-only, it may be a baked
@@ -44,23 +61,38 @@ def bake(checkpoint: Path, output: Path, bits: str, *, tokenizer_only: bool, as_
     Examples:
       pibloom bake ~/bloom-560m -o bloom-560m.bloom
       pibloom bake bigscience/bloomz-560m --bits 4
+      pibloom bake bigscience/bloom-560m --adapter ~/my-lora -o mine.bloom
       pibloom bake ~/bloom-560m --tokenizer-only -o tokenizer.bloom
     """
     from model.baked import bake as baking
+    from model.baked.source import model_name
+    from model.checkpoint.adapter import Adapter
     from model.checkpoint.folder import Checkpoint
 
     if output.suffix != ".bloom":
         raise click.UsageError(f"the output must be called something.bloom, not {output.name}")
     if output.is_dir():
         raise click.UsageError(f"{output} is a folder; the output is a file")
+    if len(adapters) > 1:
+        raise click.UsageError("one adapter is merged at a time: which order and weights several"
+                               " would have is not known")  # fmt: skip
+    if tokenizer_only and adapters:
+        raise click.UsageError(
+            "an adapter has no tokenizer, so --tokenizer-only needs no --adapter"
+        )
     try:
         if tokenizer_only:
             baking.bake_tokenizer_only(checkpoint, output)
             errors = []
         else:
             opened = Checkpoint.open(checkpoint)
+            adapter = Adapter.open(adapters[0], opened.config) if adapters else None
+            if adapter and not any_base:
+                adapter.check_base(model_name(checkpoint))
             with progress_bar(f"baking {output.name}") as progress:
-                errors = baking.bake(opened, output, bits=int(bits), progress=progress)
+                errors = baking.bake(
+                    opened, output, bits=int(bits), adapter=adapter, progress=progress
+                )
     except ModelError as error:
         raise Refused(str(error)) from None
     if as_json:

@@ -129,6 +129,7 @@ def _baked(model: BakedModel, *, verify: bool) -> tuple[Row, list[Row]]:
         config = model.config
         facts |= {
             "parameters": described.get("parameters"),
+            "adapter": described.get("adapter"),
             "bits": model.bits,
             "layers": config.layers,
             "hidden_size": config.hidden_size,

@@ -20,7 +20,7 @@ REQUIREMENTS = ROOT / "requirements"
 # What each lock is made of: an extra of pyproject.toml, or a file of names. A package that two
 # locks share has the version of the first of them.
 LOCKS = {
-    "up.txt": None,
+    "up.txt": "hub",
     "test-fast.txt": "test-fast",
     "test.txt": "test",
     "images/functions.txt": "images/functions.in",

@@ -22,10 +22,12 @@ from model.baked.format import KINDS, MAGIC, VERSION, Header, TensorEntry, tenso
 from model.baked.partial import PARTIAL, partial_file, remove_abandoned
 from model.baked.progress import BakeProgress, no_progress
 from model.baked.source import model_name
+from model.checkpoint.adapter import Adapter
 from model.checkpoint.card import license_of
 from model.checkpoint.folder import Checkpoint
 from model.checkpoint.weights import Floats, Reader
 from model.errors import ModelError
+from model.names import folder_name
 from model.native import library
 from model.text.chat import ChatSource
 from model.text.tokenizer import Tokenizer
@@ -53,9 +55,10 @@ def bake(
     output: Path,
     *,
     bits: int = 8,
+    adapter: Adapter | None = None,
     progress: BakeProgress = no_progress,
 ) -> list[QuantisationError]:
-    """Write a model's file; returns each quantised tensor's error.
+    """Write a model's file, with an adapter merged into it; returns each quantised tensor's error.
 
     `bits` is 8 or 4 for the layers (the word embedding has 8 either way), or 32 for none at all,
     which serves to compare engines. `ModelError` when the output cannot be written, or a weight is
@@ -75,10 +78,10 @@ def bake(
     total = sum(entry.size for entry in entries)
     with _new_file(output) as file:
         file.truncate(end)
-        errors = _write_tensors(file, entries, checkpoint, progress)
+        errors = _write_tensors(file, entries, checkpoint, adapter, progress)
         progress("", total, total)
         file.seek(end)
-        _finish(file, header, entries, tokenizer, _metadata(checkpoint, bits, errors))
+        _finish(file, header, entries, tokenizer, _metadata(checkpoint, bits, adapter, errors))
     return errors
 
 
@@ -201,11 +204,15 @@ def _round_up(number: int, step: int) -> int:
     return -(-number // step) * step
 
 
-def _metadata(checkpoint: Checkpoint, bits: int, errors: list[QuantisationError]) -> dict[str, Any]:
+def _metadata(
+    checkpoint: Checkpoint, bits: int, adapter: Adapter | None, errors: list[QuantisationError]
+) -> dict[str, Any]:
     folder = checkpoint.folder
     chat = ChatSource.read(folder)
+    name = model_name(folder)
     return {
-        "name": model_name(folder),
+        "name": f"{name}+{folder_name(adapter.folder)}" if adapter else name,
+        "adapter": folder_name(adapter.folder) if adapter else None,
         "license": license_of(folder),
         "parameters": checkpoint.parameters,
         "bits": bits,
@@ -263,6 +270,7 @@ def _write_tensors(
     file: IO[bytes],
     entries: list[TensorEntry],
     checkpoint: Checkpoint,
+    adapter: Adapter | None = None,
     progress: BakeProgress = no_progress,
 ) -> list[QuantisationError]:
     """Write every tensor where its entry says."""
@@ -277,7 +285,10 @@ def _write_tensors(
                 else tensor_name(group[0].kind, group[0].layer)
             )
             progress(name, done, total)
-            if error := _write_tensor(file, group, reader.rows(infos[name]), name):
+            rows = reader.rows(infos[name])
+            if adapter:
+                rows = adapter.merged(name, rows)
+            if error := _write_tensor(file, group, rows, name):
                 errors.append(error)
             done += sum(entry.size for entry in group)
     return errors

@@ -116,8 +116,8 @@ def _refuse_other_folders(folder: Path) -> None:
     for name in _ADAPTERS:
         if (folder / name).exists():
             raise ModelError(
-                f"{folder / name} is an adapter (LoRA), which is not supported: merge it into the"
-                " weights of its model first (merge_and_unload of PEFT), or move it away"
+                f"{folder / name} is an adapter (LoRA): merge it into its model, as in pibloom bake"
+                " MODEL --adapter FOLDER, or move it away"
             )
     if not (folder / "config.json").exists() and (folder / "snapshots").is_dir():
         raise ModelError(

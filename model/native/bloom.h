@@ -92,6 +92,13 @@ BLOOM_API uint64_t bloom_format_size(uint32_t format, uint64_t rows, uint64_t co
 BLOOM_API int bloom_widen(const char *type, const void *values, uint64_t count, float *out);
 /* Whether each float equals the other one in its place. */
 BLOOM_API int bloom_same(const float *one, const float *other, uint64_t count);
+/* Adds scale * b [rows][rank] a [rank][cols] to w [rows][cols]. */
+BLOOM_API void bloom_add_product(uint64_t rows, uint64_t cols, uint64_t rank, const float *b, const float *a,
+                                 float scale, float *w);
+
+/* Gives each row of w [rows][cols] the length that is asked for; a row of zeros stays one. */
+BLOOM_API void bloom_scale_rows(uint64_t rows, uint64_t cols, const float *lengths, float *w);
+
 /* Quantise `rows` rows (a multiple of 16, or the last rows of the tensor) to a format, and add what this cost to
  * sums [5]: [0] the squared errors, [1] the squared values, [2] the largest error, [3] the part of [0] that comes
  * of scales that are too small for fp16, [4] the largest share of a row's squared values lost in that way.

@@ -1,0 +1,83 @@
+"""`pibloom bake` with an adapter: what it takes and refuses; the weights are tested elsewhere."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from model.baked.file import BakedModel
+from model.checkpoint.folder import Checkpoint
+from model.names import default_model
+
+ROOT = Path(__file__).parents[2]
+MODULE = "h.0.self_attention.query_key_value"
+
+
+def pibloom(*arguments: object) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "cli.main", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    """One that adds nothing to the demo model, so that the weights stay the same."""
+    folder = tmp_path / "lora"
+    folder.mkdir()
+    described = {
+        "peft_type": "LORA",
+        "base_model_name_or_path": "pibloom/pibloom-demo",
+        "r": 2,
+        "lora_alpha": 4,
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(described))
+    out, in_ = Checkpoint.open(default_model()).config.shapes()[f"{MODULE}.weight"]
+    prefix = f"base_model.model.transformer.{MODULE}"
+    weights = {
+        f"{prefix}.lora_A.weight": torch.ones(2, in_),
+        f"{prefix}.lora_B.weight": torch.zeros(out, 2),
+    }
+    save_file(weights, folder / "adapter_model.safetensors")
+    return folder
+
+
+def test_an_adapter_is_merged_and_named(adapter: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.bloom"
+    done = pibloom("bake", default_model(), "--adapter", adapter, "-o", path)
+    assert done.returncode == 0, done.stderr
+    assert BakedModel(path).metadata["name"] == "pibloom-demo+lora"
+    assert json.loads(pibloom("inspect", path, "--json").stdout)["adapter"] == "lora"
+
+
+def test_an_adapter_of_another_model_is_refused_unless_it_is_wanted(
+    adapter: Path, tmp_path: Path
+) -> None:
+    config = adapter / "adapter_config.json"
+    config.write_text(config.read_text().replace("pibloom-demo", "bloomz-560m"))
+    path = tmp_path / "model.bloom"
+    refused = pibloom("bake", default_model(), "--adapter", adapter, "-o", path)
+    assert refused.returncode == 3
+    assert "was trained on 'pibloom/bloomz-560m', and this is pibloom-demo" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    assert not list(tmp_path.glob("*.bloom*"))
+    assert pibloom(*refused.args[3:], "--any-base").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("further", "said"),
+    [
+        (("--adapter", "lora"), "one adapter is merged at a time"),
+        (("--tokenizer-only",), "an adapter has no tokenizer"),
+    ],
+)
+def test_what_has_no_meaning_is_wrong_usage(
+    adapter: Path, tmp_path: Path, further: tuple[str, ...], said: str
+) -> None:
+    output = tmp_path / "m.bloom"
+    done = pibloom("bake", default_model(), "--adapter", adapter, *further, "-o", output)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert not output.exists()
