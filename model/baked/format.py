@@ -1,10 +1,13 @@
-"""The layout of `model.bloom`, as `model/native/bloom.h` writes it down."""
+"""The layout of `model.bloom`, as `model/native/bloom.h` declares it.
+
+A test compares every field and constant with the C; the sizes are compared when the library loads.
+"""
 
 import ctypes
 
 SUFFIX = ".bloom"
 MAGIC = b"\x89BLOOM\r\n"
-VERSION = 2  # 1 had a single end of a reply, and left much unchecked
+VERSION = 2  # 1 had a single end token, and fewer checks
 KINDS = (
     ("word_embeddings.high", ""),
     ("word_embeddings.low", ""),
@@ -26,11 +29,11 @@ KINDS = (
     ("mlp.dense_4h_to_h.bias", "h."),
     ("ln_f.weight", ""),
     ("ln_f.bias", ""),
-)  # name and prefix, in the order of `enum bloom_kind`
+)  # in the order of `enum bloom_kind`: what a checkpoint calls it, and what it puts before
 
 
 class Header(ctypes.LittleEndianStructure):
-    """`struct bloom_header`."""
+    """`struct bloom_header`: the first bytes of a file."""
 
     _fields_ = (
         ("magic", ctypes.c_uint8 * 8),
@@ -58,7 +61,7 @@ class Header(ctypes.LittleEndianStructure):
 
 
 class TensorEntry(ctypes.LittleEndianStructure):
-    """`struct bloom_tensor`."""
+    """`struct bloom_tensor`: a tensor's kind, shape and place; the entries follow the header."""
 
     _fields_ = (
         ("kind", ctypes.c_uint32),
@@ -73,6 +76,6 @@ class TensorEntry(ctypes.LittleEndianStructure):
 
 
 def tensor_name(kind: int, layer: int) -> str:
-    """Return what a checkpoint calls a tensor."""
+    """Return what a checkpoint calls a tensor; `kind` is of `enum bloom_kind`."""
     name, prefix = KINDS[kind]
     return f"{prefix}{layer}.{name}" if prefix else name

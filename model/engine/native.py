@@ -1,6 +1,6 @@
-"""The native engine: C on a baked model, called through ctypes. What the Pis run.
+"""The native engine: C on a baked model, called through ctypes. It is what the Pis run.
 
-Serving with it needs neither torch, transformers, tokenizers nor numpy.
+It needs neither torch, transformers, tokenizers nor numpy.
 """
 
 import ctypes
@@ -18,9 +18,9 @@ from model.engine.pages import PagedSequence, PagePool
 from model.errors import ModelError
 from model.native import check_struct, library
 
-MAX_TOKENS = 128  # of a step: more are split into several
+MAX_TOKENS = 128  # of one call of the C; a step of more tokens is split into several
 MAX_THREADS = 256
-SLOTS = 64  # sequences whose scores are kept at once
+SLOTS = 64  # sequences whose logits are kept at the same time
 
 
 class _Work(ctypes.Structure):
@@ -36,40 +36,46 @@ class _Work(ctypes.Structure):
 
 
 class NativeLogits:
-    """The scores of one sequence's last token, kept by the engine until its next step."""
+    """The logits after one sequence's last token, which the engine keeps until its next step."""
 
     def __init__(self, engine: "NativeEngine", slot: int) -> None:
         self._engine, self._slot = engine, slot
 
     def top(self, count: int, without: Collection[int] = ()) -> list[tuple[int, float]]:
-        """Return the `count` largest (id, logit) but `without`, equals by lowest id."""
-        skip = array("I", without)
+        """Return the `count` largest (id, logit) but `without`, largest first, equals by lowest id.
+
+        `ArithmeticError` when the logits are not numbers, which damaged weights bring about.
+        """
+        excluded = array("I", without)
         ids, logits = (ctypes.c_uint32 * count)(), (ctypes.c_float * count)()
         found = _c().bloom_top(
-            self._engine.handle, self._slot, count, _pointer(skip), len(skip), ids, logits
+            self._engine.handle, self._slot, count, _pointer(excluded), len(excluded), ids, logits
         )
         if not found and count and math.isnan(self.at([0])[0]):
             raise ArithmeticError("no logit is a number: the weights are damaged")
         return list(zip(ids[:found], logits[:found], strict=True))
 
     def at(self, ids: Sequence[int]) -> list[float]:
-        """Return the logits of these ids; -inf for those that cannot be drawn."""
+        """Return the logits of these ids; -inf for ids that are not in the vocabulary."""
         wanted, logits = array("I", ids), (ctypes.c_float * len(ids))()
         _c().bloom_at(self._engine.handle, self._slot, _pointer(wanted), len(wanted), logits)
         return list(logits)
 
     def logsumexp(self, temperature: float, without: Collection[int]) -> float:
         """Return log Σ exp(logit / temperature) over all ids but those in `without`."""
-        skip = array("I", without)
+        excluded = array("I", without)
         return float(
             _c().bloom_logsumexp(
-                self._engine.handle, self._slot, temperature, _pointer(skip), len(skip)
+                self._engine.handle, self._slot, temperature, _pointer(excluded), len(excluded)
             )
         )
 
 
 class NativeEngine:
-    """Runs a baked model on the processor."""
+    """Runs a baked model on the processor.
+
+    Only one thread calls it, but `progress` may be read from any.
+    """
 
     name = "native"
 
@@ -82,10 +88,12 @@ class NativeEngine:
         cache_bytes: int | None = None,
         isa: str | None = None,
     ) -> None:
-        """Make the buffers; threads start with the first step. 0 threads: one for each core.
+        """Make the buffers; the threads start with the first step.
 
-        `kv_bytes` bounds the keys and values of all sequences, of which up to `cache_bytes` (half,
-        unless told otherwise) may be kept of sequences that have ended.
+        `threads` is their number, by default one for each core. `kv_bytes` bounds the keys and
+        values of all sequences. Up to `cache_bytes` of them (by default half) may be kept of
+        sequences that have ended. `isa` names an instruction set, by default the fastest one.
+        `ModelError` when the model cannot be run here, or there is no memory for it.
         """
         self.config = model.config
         self._model = model
@@ -118,7 +126,7 @@ class NativeEngine:
 
     @property
     def handle(self) -> int:
-        """The C side's pointer to this engine."""
+        """The address of the C engine; `RuntimeError` once it is closed."""
         if not self._handle:
             raise RuntimeError("the engine is closed")
         return int(self._handle)
@@ -130,12 +138,12 @@ class NativeEngine:
 
     @property
     def kv_bytes(self) -> tuple[int, int]:
-        """Bytes of keys and values that sequences hold now, and that are kept of ended ones."""
+        """Bytes of keys and values of running sequences, and of ended ones whose pages are kept."""
         return self.pool.bytes_used, self.pool.bytes_cached
 
     @property
     def progress(self) -> int:
-        """A number that changes with each part of each layer of a step; from any thread."""
+        """A number that changes while a step makes progress; may be read from any thread."""
         with self._closing:
             return int(_c().bloom_progress(self._handle)) if self._handle else 0
 
@@ -149,20 +157,24 @@ class NativeEngine:
     ) -> PagedSequence:
         """Open a sequence with memory for `capacity` tokens, or raise `OutOfMemory`.
 
-        It holds already what the cache knows of `prompt`, its last token excepted.
+        It starts with the tokens of `prompt` that are in the cache, but never with the last one.
         """
         return self.pool.open(prompt, max(capacity, len(prompt) + 1), tenant, warms=warms)
 
     def release(self, sequence: PagedSequence) -> None:
-        """Free the sequence; what it held may stay in the cache."""
+        """Free the sequence; its pages may stay in the cache."""
         self.pool.release(sequence)
 
     def forward(self, batch: Sequence[Work[PagedSequence]]) -> list[Logits | None]:
-        """Append each work's tokens to its sequence; give the logits after the last of them."""
+        """Append each work's tokens to its sequence; return the logits after the last of them.
+
+        `OutOfMemory` before any token is appended; `ValueError` for a token outside of the
+        vocabulary, a sequence beyond the context, or more than `MAX_TOKENS` sequences.
+        """
         for work in batch:
             self.pool.reserve(work.sequence, work.sequence.length + len(work.tokens))
         left = [array("I", work.tokens) for work in batch]
-        # One last call makes all scores; what does not fit into it goes before.
+        # The last call computes all logits; what does not fit into it is run before.
         while sum(map(len, left)) > MAX_TOKENS:
             longest = max(range(len(batch)), key=lambda index: len(left[index]))
             size = min(MAX_TOKENS, len(left[longest]) - 1)
@@ -193,7 +205,7 @@ class NativeEngine:
             self.pool.extend(sequence, tokens)
 
     def close(self) -> None:
-        """Stop the threads and free all memory; sequences must not be used any more."""
+        """Stop the threads and free all memory; its sequences must not be used afterwards."""
         with self._closing:
             handle, self._handle = self._handle, None
         if handle:
@@ -206,14 +218,14 @@ class NativeEngine:
 
 
 def default_threads() -> int:
-    """Return the cores that this process may use, by its affinity and its container's quota."""
+    """Return how many cores this process may use, by its affinity and its container's quota."""
     cores = len(os.sched_getaffinity(0))
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         if quota != "max":
             cores = min(cores, max(1, round(int(quota) / int(period))))
     except (OSError, ValueError):
-        pass  # no container, or an older kernel
+        pass  # not in a container, or an older kernel
     return min(cores, MAX_THREADS)
 
 

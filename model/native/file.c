@@ -21,8 +21,7 @@ static int refuse(char *error, size_t size, const char *format, ...) {
     return -1;
 }
 
-/* The crc32 of some bytes, with zeros for the four at `hole`. */
-static uint32_t crc32_of(const uint8_t *data, size_t size, size_t hole) {
+uint32_t crc32_of(const uint8_t *data, size_t size, size_t hole) {
     uint32_t crc = ~0u;
     for (size_t i = 0; i < size; i++) {
         crc ^= i >= hole && i < hole + 4 ? 0 : data[i];

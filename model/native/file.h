@@ -11,6 +11,9 @@ struct bloom_file {
     const uint8_t *(*tensors)[BLOOM_KINDS]; /* [0]: of the whole model; [1 + layer]: of a layer */
 };
 
+/* The crc32 of some bytes, with zeros in place of the four at `hole`. */
+uint32_t crc32_of(const uint8_t *data, size_t size, size_t hole);
+
 /* `index` is 0 for the tensors of the whole model, and 1 + layer for those of a layer. */
 static inline const uint8_t *tensor_of(const struct bloom_file *file, size_t index, enum bloom_kind kind) {
     return file->tensors[index][kind];

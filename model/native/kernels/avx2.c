@@ -1,8 +1,6 @@
 /* x86 with AVX2: a cache line of weights is two registers, for rows 0-7 and 8-15. */
 #define LANES 8
-#include "epilogue.h"
-
-#include <immintrin.h>
+#include "x86.h"
 
 enum { PREFETCH = 2048 }; /* bytes ahead */
 
@@ -106,25 +104,10 @@ INLINE void block_w4(const struct matmul *task, const uint8_t *block, size_t row
     store_tokens(task, token, count, row, rows);
 }
 
-static float low_dot(const uint8_t *row, const struct activations *x) {
-    const uint16_t *scales = (const uint16_t *)(row + low_scales_at(x->groups));
-    const __m256i nibble = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
-    __m256 total = _mm256_setzero_ps();
-    for (size_t g = 0; g < x->groups; g++) {
-        const __m256i *q = (const __m256i *)(const void *)(x->q + g * BLOOM_GROUP);
-        __m256i both = _mm256_loadu_si256((const __m256i *)(const void *)(row + g * LOW_GROUP));
-        __m256i lower = _mm256_and_si256(both, nibble);
-        __m256i upper = _mm256_and_si256(_mm256_srli_epi16(both, 4), nibble);
-        __m256i sums = _mm256_zextsi128_si256(_mm_cvtsi32_si128(-W4_ZERO * x->sum[g]));
-        __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(lower, _mm256_loadu_si256(q)),
-                                         _mm256_maddubs_epi16(upper, _mm256_loadu_si256(q + 1)));
-        sums = _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, ones));
-        __m256 scale = _mm256_set1_ps(_cvtsh_ss(scales[g]) * x->scale[g]);
-        total = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums), scale, total);
-    }
-    float lanes[8];
-    _mm256_storeu_ps(lanes, total);
-    return sum_of_8(lanes);
+INLINE __m256i add_low_products(__m256i sums, __m256i lower, __m256i upper, const __m256i *q) {
+    __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(lower, _mm256_loadu_si256(q)),
+                                     _mm256_maddubs_epi16(upper, _mm256_loadu_si256(q + 1)));
+    return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 
 #define TOKENS_AT_ONCE 2

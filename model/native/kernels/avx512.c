@@ -1,8 +1,6 @@
 /* x86 with AVX-512 and VNNI: a cache line of weights is one register. */
 #define LANES 16
-#include "epilogue.h"
-
-#include <immintrin.h>
+#include "x86.h"
 
 enum { PREFETCH = 4096 }; /* bytes ahead */
 
@@ -15,6 +13,16 @@ INLINE __m512i quad(const int8_t *from) {
     int32_t four;
     memcpy(&four, from, 4);
     return _mm512_set1_epi32(four);
+}
+
+/* For each of `count` tokens: rows[c] += sums[c] * (scales of the rows) * (scale of token c's activations) */
+INLINE void add_group(const struct matmul *task, const uint8_t *block, size_t g, size_t token, int count,
+                      const __m512i *sums, __m512 *rows) {
+    __m512 scale = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(block + g * TILE_SCALES)));
+    for (int c = 0; c < count; c++) {
+        __m512 x = _mm512_set1_ps(task->x.scale[(token + (size_t)c) * task->x.groups + g]);
+        rows[c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[c]), _mm512_mul_ps(scale, x), rows[c]);
+    }
 }
 
 INLINE void store_tokens(const struct matmul *task, size_t token, int count, size_t row, const __m512 *rows) {
@@ -52,11 +60,7 @@ INLINE void block_w8(const struct matmul *task, const uint8_t *block, size_t row
             }
         }
         if (count == 1) sums[0] = _mm512_add_epi32(sums[0], others);
-        __m512 scale = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(block + g * TILE_SCALES)));
-        for (int c = 0; c < count; c++) {
-            __m512 both = _mm512_mul_ps(scale, _mm512_set1_ps(task->x.scale[(token + (size_t)c) * groups + g]));
-            rows[c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[c]), both, rows[c]);
-        }
+        add_group(task, block, g, token, count, sums, rows);
     }
     store_tokens(task, token, count, row, rows);
 }
@@ -90,33 +94,14 @@ INLINE void block_w4(const struct matmul *task, const uint8_t *block, size_t row
             }
         }
         if (count == 1) sums[0] = _mm512_add_epi32(sums[0], others);
-        __m512 scale = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(block + g * TILE_SCALES)));
-        for (int c = 0; c < count; c++) {
-            __m512 both = _mm512_mul_ps(scale, _mm512_set1_ps(task->x.scale[(token + (size_t)c) * groups + g]));
-            rows[c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[c]), both, rows[c]);
-        }
+        add_group(task, block, g, token, count, sums, rows);
     }
     store_tokens(task, token, count, row, rows);
 }
 
-static float low_dot(const uint8_t *row, const struct activations *x) {
-    const uint16_t *scales = (const uint16_t *)(row + low_scales_at(x->groups));
-    const __m256i nibble = _mm256_set1_epi8(15);
-    __m256 total = _mm256_setzero_ps();
-    for (size_t g = 0; g < x->groups; g++) {
-        const __m256i *q = (const __m256i *)(const void *)(x->q + g * BLOOM_GROUP);
-        __m256i both = _mm256_loadu_si256((const __m256i *)(const void *)(row + g * LOW_GROUP));
-        __m256i lower = _mm256_and_si256(both, nibble);
-        __m256i upper = _mm256_and_si256(_mm256_srli_epi16(both, 4), nibble);
-        __m256i sums = _mm256_zextsi128_si256(_mm_cvtsi32_si128(-W4_ZERO * x->sum[g]));
-        sums = _mm256_dpbusd_epi32(sums, lower, _mm256_loadu_si256(q));
-        sums = _mm256_dpbusd_epi32(sums, upper, _mm256_loadu_si256(q + 1));
-        __m256 scale = _mm256_set1_ps(_cvtsh_ss(scales[g]) * x->scale[g]);
-        total = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums), scale, total);
-    }
-    float lanes[8];
-    _mm256_storeu_ps(lanes, total);
-    return sum_of_8(lanes);
+INLINE __m256i add_low_products(__m256i sums, __m256i lower, __m256i upper, const __m256i *q) {
+    sums = _mm256_dpbusd_epi32(sums, lower, _mm256_loadu_si256(q));
+    return _mm256_dpbusd_epi32(sums, upper, _mm256_loadu_si256(q + 1));
 }
 
 #define TOKENS_AT_ONCE 8

@@ -11,7 +11,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "bloom.h"
+#include "file.h"
 #include "tokenizer.h"
 
 static char error[256];
@@ -94,15 +94,6 @@ static uint64_t state;
 static uint32_t draw(uint32_t below) {
     state = state * 6364136223846793005u + 1442695040888963407u;
     return (uint32_t)((state >> 33) % below);
-}
-
-static uint32_t crc32_of(const uint8_t *data, size_t size, size_t hole) {
-    uint32_t crc = ~0u;
-    for (size_t i = 0; i < size; i++) {
-        crc ^= i >= hole && i < hole + 4 ? 0 : data[i];
-        for (int bit = 0; bit < 8; bit++) crc = crc >> 1 ^ (crc & 1 ? 0xedb88320u : 0);
-    }
-    return ~crc;
 }
 
 static void use_tokenizer(const struct bloom_file *file) {
