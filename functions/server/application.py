@@ -33,7 +33,7 @@ AFTER_GRACE = 15
 
 
 class Server(BaseApplication):  # type: ignore[misc]
-    """gunicorn, told what to serve; everything else of its configuration is fixed here."""
+    """gunicorn, configured for one function; its own settings are all fixed here."""
 
     def __init__(
         self, source: Path, target: str, bind: str, settings: Settings, *, reload: bool = False
@@ -86,7 +86,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             finally:  # also when --reload met a source file that cannot be loaded
                 serving.handle_exit(signal.SIGTERM, None)
 
-        # It waits from the start: at the end there may be no thread to be had.
+        # Started now, because at the end the system may grant no further thread.
         threading.Thread(target=drain, name="drain", daemon=True).start()
         signal.signal(signal.SIGTERM, lambda number, frame: asked.set())
 

@@ -106,3 +106,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
     for running in started:
         running.process.kill()
         running.process.wait()
+
+
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have servers log errors only: no test reads their output, and a full pipe would stop them."""
+    monkeypatch.setenv("PIBLOOM_LOG_LEVEL", "ERROR")

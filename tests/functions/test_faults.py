@@ -32,13 +32,9 @@ from tests.functions.conftest import Generate
 from tests.functions.servers import ROOT, Running, Start, events_of, free_port, wait_until
 from tests.functions.test_common import random_json
 
+pytestmark = pytest.mark.usefixtures("quiet")
+
 Connections = list[http.client.HTTPConnection]
-
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody reads these servers' output, and a full pipe would stop them."""
-    monkeypatch.setenv("PIBLOOM_LOG_LEVEL", "ERROR")
 
 
 def test_a_reader_that_stops_holds_up_nobody(start: Start) -> None:

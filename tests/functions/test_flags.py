@@ -16,7 +16,7 @@ PUBLIC = [item for item in fields(Settings) if item.type is not Secret]
 SECRETS = [item for item in fields(Settings) if item.type is Secret]
 
 
-def test_every_setting_has_a_flag_which_outdoes_its_variable() -> None:
+def test_every_setting_has_a_flag_which_takes_precedence_over_its_variable() -> None:
     seen: dict[str, str] = {}
 
     @click.command()

@@ -53,10 +53,10 @@ class Uploads:
         self._places = threading.BoundedSemaphore(BODIES)
 
     def receive(self, request: Request) -> None:
-        """Read a request's body, for whoever asks for it later; raises the fitting `ApiError`.
+        """Read a request's body, and keep it in the request; raises the fitting `ApiError`.
 
-        On every path: functions-framework reads what nobody has read, and knows no limit. A large
-        body has a share of the budget until `release`.
+        Every path needs it: functions-framework reads a body that no route has read, without a
+        limit. A large body has a share of the budget until `release`.
         """
         length = request.content_length
         if length is not None and length > self._limit:
@@ -65,7 +65,7 @@ class Uploads:
                 limit=self._limit,
                 given=length,
             )
-        # A chunked body, whose length nobody announced, is read up to this and then left.
+        # A chunked body, whose length is not announced, is read up to this and then left.
         request.max_content_length = self._limit + 1
         if not length and "Transfer-Encoding" not in request.headers:
             return

@@ -2,11 +2,7 @@
 
 import http.client
 import json
-import os
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from email.message import Message
 from email.parser import BytesHeaderParser
@@ -15,9 +11,9 @@ from typing import IO
 import httpx
 import pytest
 
-from tests.functions.servers import ROOT, Running, free_port, wait_until
+from tests.functions.servers import Running
 
-MOST = 65536  # PIBLOOM_MAX_BODY of this server
+MOST = 65536  # PIBLOOM_MAX_BODY of `server`
 HOST = b"Host: a.example\r\n"
 GET = b"GET /healthz HTTP/1.1\r\n" + HOST
 POST = b"POST /chat/ HTTP/1.1\r\n" + HOST + b"Content-Type: application/json\r\n"
@@ -26,27 +22,6 @@ SMALL_CHUNK = b"1\r\n \r\n"
 END = b"\r\n"
 EMPTY = b'{"content": ""}'  # read, and then refused with 422
 WHOLE = POST + b"Content-Length: %d\r\n\r\n%s" % (len(EMPTY), EMPTY)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    port, steps = free_port(), tmp_path_factory.mktemp("http") / "steps"
-    steps.touch()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.functions.fake_server", str(port), "Hello", "0"],
-        cwd=ROOT,
-        env=os.environ
-        | {
-            "STEPS_FILE": str(steps),
-            "PIBLOOM_LOG_LEVEL": "ERROR",
-            "PIBLOOM_MAX_BODY": f"{MOST}",
-        },
-    )
-    running = Running(process, port, steps)
-    wait_until(running.is_ready)
-    yield running
-    process.kill()
-    process.wait()
 
 
 @dataclass

@@ -1,38 +1,29 @@
-"""What a system limits, used up: open files, threads, memory. Nobody who runs is hurt by it."""
+"""Limits of the system are reached: open files, threads, memory; running requests go on."""
 
 import contextlib
 import errno
 import http.client
 import json
 import socket
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.functions.servers import (
-    ROOT,
     Running,
     Start,
     connections,
     events_of,
-    free_port,
     wait_until,
 )
+
+pytestmark = pytest.mark.usefixtures("quiet")
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 ROOT_PATH = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 MB = 1 << 20
-
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody reads these servers' output, and a full pipe would stop them."""
-    monkeypatch.setenv("PIBLOOM_LOG_LEVEL", "ERROR")
 
 
 def answer(client: socket.socket) -> bytes:
@@ -153,19 +144,6 @@ def test_threads_that_cannot_be_started_end_nothing(start: Start) -> None:
     assert first
 
 
-@pytest.fixture
-def tokenize() -> Iterator[Running]:
-    port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "functions", "tokenize", "--port", str(port)], cwd=ROOT
-    )
-    running = Running(process, port, Path(__file__))
-    wait_until(running.is_ready)
-    yield running
-    process.kill()
-    process.wait()
-
-
 LARGE_REQUESTS = {
     "control characters": ("/", b'{"text":"%s"}' % (b"\x7f" * (MB - 20))),
     "one long word": ("/", b'{"text":"%s"}' % (b"ab" * (MB // 2 - 20))),
@@ -180,12 +158,14 @@ LARGE_REQUESTS = {
 
 
 @pytest.mark.parametrize("name", LARGE_REQUESTS)
-def test_large_requests_stay_within_the_manifests_memory(tokenize: Running, name: str) -> None:
+def test_large_requests_stay_within_the_manifests_memory(
+    tokenize_server: Running, name: str
+) -> None:
     path, body = LARGE_REQUESTS[name]
     statuses = []
 
     def ask() -> None:
-        connection = tokenize.connect()
+        connection = tokenize_server.connect()
         connection.timeout = 60
         connection.request("POST", path, body, {"Content-Type": "application/json"})
         reply = connection.getresponse()
@@ -200,20 +180,22 @@ def test_large_requests_stay_within_the_manifests_memory(tokenize: Running, name
         client.join(120)
     assert len(statuses) == 8
     assert set(statuses) <= {200, 422, 429}
-    assert tokenize.is_up()
-    assert memory(tokenize, "VmHWM") < 200 * MB
+    assert tokenize_server.is_up()
+    assert memory(tokenize_server, "VmHWM") < 200 * MB
 
 
-def test_readers_who_stop_leave_places_to_others(tokenize: Running) -> None:
+def test_readers_who_stop_leave_places_to_others(tokenize_server: Running) -> None:
     path, body = LARGE_REQUESTS["control characters"]
     head = HEAD.replace(b"POST /", b"POST " + path.encode())
-    with connections(tokenize, 30, head + b"Content-Length: %d\r\n\r\n%s" % (len(body), body)):
-        connection = tokenize.connect()
+    with connections(
+        tokenize_server, 30, head + b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+    ):
+        connection = tokenize_server.connect()
         small = {"Content-Type": "application/json"}
         connection.request("POST", "/", json.dumps({"text": "Hi"}), small)
         assert connection.getresponse().status == 200
-        assert tokenize.is_up()
-        assert memory(tokenize, "VmHWM") < 200 * MB
+        assert tokenize_server.is_up()
+        assert memory(tokenize_server, "VmHWM") < 200 * MB
 
 
 def test_memory_goes_back_after_large_requests(start: Start) -> None:
