@@ -8,8 +8,10 @@ TOKENIZE_PORT ?= 8082
 ARCH ?= amd64
 MODEL ?=
 PYTHON := .venv/bin/python
+# Most tests wait for a server or compute on one core. A file's tests stay together: they share what they start.
+PARALLEL := --numprocesses 2 --dist loadfile
 
-.PHONY: up test lint format native images architecture bench e2e lock clean help
+.PHONY: up test test-fast lint format native images architecture bench e2e lock clean help
 .DEFAULT_GOAL := help
 
 up: ## serve the chat and both functions on this machine
@@ -17,7 +19,11 @@ up: ## serve the chat and both functions on this machine
 	@exec .venv/bin/pibloom up --port "$(PORT)" --generate-port "$(GENERATE_PORT)" --tokenize-port "$(TOKENIZE_PORT)"
 
 test: lint ## run every check
-	$(PYTHON) -m pytest --ignore tests/e2e
+	$(PYTHON) -m pytest $(PARALLEL) --ignore tests/e2e
+
+test-fast: ## run the tests that need no torch, no browser and no process: a minute
+	@scripts/setup.sh test-fast
+	$(PYTHON) -m pytest --fast $(PARALLEL) --ignore tests/e2e
 
 lint: ## check what no test checks: Python, C, shell, CSS, JavaScript, Dockerfiles
 	@scripts/setup.sh test

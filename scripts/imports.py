@@ -16,6 +16,7 @@ PACKAGES = ("common", "model", "functions", "ui", "cli")
 PAGE = ROOT / "docs" / "architecture.md"
 
 
+@cache
 def modules() -> dict[str, Path]:
     """Return every module's file, by the module's name."""
     found = {}
@@ -55,19 +56,15 @@ def reached(start: str) -> set[str]:
     return found
 
 
-# These use what is beside and below them.
-COMPOSED = {
-    "functions.__main__",
-    "functions.generate.document",
-    "functions.generate.main",
-    "model.load",
-}
-
-
 def room(module: str) -> str:
-    """Return the box that a module is drawn in: its folder, or itself if it composes others."""
-    path = modules()[module].relative_to(ROOT)
-    return str(path) if module in COMPOSED else f"{path.parent}/"
+    """Return the box that a module is drawn in: its folder, or itself if it uses folders below.
+
+    Such a module composes what the folders hold, while the modules beside it are what all use.
+    """
+    path, of = modules()[module], modules()
+    below = any(path.parent in of[each].parents[1:] for each in imports()[module])
+    place = path if below else path.parent
+    return f"{place.relative_to(ROOT)}{'' if below else '/'}"
 
 
 def arrows(inside: Collection[str], box: Callable[[str], str]) -> set[tuple[str, str]]:

@@ -13,7 +13,15 @@ from scripts.imports import modules
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     path.relative_to(ROOT)
-    for folder in (".", "docs", "docs/decisions", "model/demo", "bench/results", ".github")
+    for folder in (
+        ".",
+        "docs",
+        "docs/decisions",
+        "model/demo",
+        "bench/results",
+        ".github",
+        ".github/ISSUE_TEMPLATE",
+    )
     for path in (ROOT / folder).glob("*.md" if folder != "model/demo" else "**/*.md")
 )
 FOLDERS = "bench|cli|common|docs|functions|knative|model|requirements|scripts|tests|ui"
