@@ -41,7 +41,10 @@ def notice_gone(connection: socket.socket) -> None:
 
 
 class Reading:
-    """The connections that have a thread, and until when each may keep it."""
+    """The connections that have a thread, and until when each may keep it.
+
+    A thread of the pool writes the entry of its own connection; the main thread reads them all.
+    """
 
     def __init__(self) -> None:
         self.longest = math.inf  # seconds that a request may take, its reply's last byte included
@@ -81,7 +84,7 @@ class Closing:
     """Connections whose last reply is sent, until their clients have closed them.
 
     A connection that is closed at once, while bytes of the client's are on their way, is reset, and
-    the client might never see the last reply (RFC 9112, section 9.6).
+    the client might never see the last reply (RFC 9112, section 9.6). Of the main thread only.
     """
 
     def __init__(self, poller: Callable[[], Any], close: Callable[[Any], None]) -> None:

@@ -5,8 +5,8 @@ poller: for its first byte (pending), for its next request (kept alive), or for 
 after the last reply (closing). Where connections get scarce, those that wait make way for new ones.
 Probes have threads and places of their own, so that they are answered whatever else goes on.
 
-The methods that override gunicorn's are called in the main thread; `handle` and `handle_request`,
-and `handle_error` within them, in a thread of the pool.
+Which thread owns what: `handle`, and `handle_request` and `handle_error` within it, run in a thread
+of a pool. Everything else runs in the main thread, which alone changes the fields of `Worker`.
 """
 
 import contextlib

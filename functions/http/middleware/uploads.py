@@ -16,11 +16,13 @@ BODIES = 32  # that may be arriving at once; most are there with their head
 LARGE = 64 << 10  # bytes from which on a body or an answer counts as large
 LARGE_BODIES = 4  # of the largest size that may be held at once, or more that are smaller
 PATIENCE = 0.5  # seconds that a body waits for room
-_arriving: dict[socket.socket, float] = {}  # by when each body must be there
+# By when each body must be there. The thread that reads a body writes its entry, and the server's
+# main thread reads them all.
+_arriving: dict[socket.socket, float] = {}
 
 
 class ByteBudget:
-    """Bytes of memory that many requests share."""
+    """Bytes of memory that many requests share; their threads may use it at once."""
 
     def __init__(self, total: int) -> None:
         self.total = self._free = total

@@ -306,3 +306,22 @@ def test_one_decodes_at_a_time_and_no_garbage_is_looked_for() -> None:
 
 def test_a_compressed_body_is_refused(tokenize: Any) -> None:
     assert post_text(tokenize, **{"Content-Encoding": "gzip"}).status_code == 415
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "Input data was truncated"),
+        (b"{", "Input data was truncated"),
+        (b"my secret", "JSON is malformed: invalid character (byte 0)"),
+        (b'{"a": 1,}', "JSON is malformed: trailing comma in object (byte 8)"),
+        (b'{"a": 1} x', "JSON is malformed: trailing characters (byte 10)"),
+        (b"{'a': 1}", "JSON is malformed: object keys must be strings (byte 1)"),
+        (b'{"a": 1e999}', "Number out of range"),
+    ],
+)
+def test_what_is_no_json_is_said_in_msgspecs_words(tokenize: Any, body: bytes, said: str) -> None:
+    """They are part of the API: an upgrade of msgspec that changes them is noticed here."""
+    reply = tokenize.post("/", data=body, content_type="application/json")
+    assert reply.status_code == 400
+    assert reply.json["error"]["message"].startswith(f"the body is no JSON: {said}")
