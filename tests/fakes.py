@@ -12,9 +12,10 @@ from model.limits import DEFAULT_LIMITS, Limits
 from model.load import LoadedModel, ModelInfo
 from model.names import default_model
 from model.serving.scheduler import Scheduler
+from model.text.byte_symbols import SYMBOLS
 from model.text.chat import ChatTemplate
 from model.text.tokenizer import END, Tokenizer
-from model.text.vocabulary import SYMBOLS, compile_json
+from model.text.vocabulary import compile_json
 
 SPECIAL = ["<unk>", "<s>", "</s>", "<pad>"]
 

@@ -45,9 +45,9 @@ struct added {
     uint32_t id, flags, text_at, text_size; /* the text is within `bytes` */
 };
 
-_Static_assert(sizeof(struct tokenizer_header) == 1092, "model/text/vocabulary.py");
-_Static_assert(sizeof(struct merge) == 12, "model/text/vocabulary.py");
-_Static_assert(sizeof(struct added) == 16, "model/text/vocabulary.py");
+_Static_assert(sizeof(struct tokenizer_header) == 1092, "model/text/compiled.py");
+_Static_assert(sizeof(struct merge) == 12, "model/text/compiled.py");
+_Static_assert(sizeof(struct added) == 16, "model/text/compiled.py");
 
 /* NULL, or a sentence that says what is wrong with the bytes. */
 BLOOM_API const char *bloom_tokenizer_check(const uint8_t *tokenizer, uint64_t size);

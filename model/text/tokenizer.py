@@ -15,14 +15,12 @@ from typing import Any
 
 from model.errors import ModelError
 from model.native import check_struct, library
+from model.text.compiled import IS_SPECIAL, AddedEntry, TokenizerHeader
 from model.text.vocabulary import (
     BEGIN,
     END,
-    IS_SPECIAL,
     PADDING,
     UNKNOWN,
-    Added,
-    Header,
     compile_vocabulary,
 )
 
@@ -70,10 +68,10 @@ class Tokenizer:
         self._compiled_size = size
         if problem := _c().bloom_tokenizer_check(address, size):
             raise ModelError(f"the tokenizer cannot be used: {problem.decode()}")
-        header = Header.from_address(address)
+        header = TokenizerHeader.from_address(address)
         self.size: int = header.size
         every = header.added + header.normalized
-        added = (Added * every).from_address(address + header.added_at)
+        added = (AddedEntry * every).from_address(address + header.added_at)
         around = (ctypes.c_uint32 * (header.before + header.after)).from_address(
             address + header.around_at
         )
@@ -193,8 +191,8 @@ def _c() -> ctypes.CDLL:
     c.bloom_tokenizer_check.restype = ctypes.c_char_p
     c.bloom_encode.argtypes = (pointer, ctypes.c_char_p, ctypes.c_uint64, pointer, pointer, pointer)
     c.bloom_encode.restype = ctypes.c_int64
-    check_struct("tokenizer_header", Header)
-    check_struct("added", Added)
+    check_struct("tokenizer_header", TokenizerHeader)
+    check_struct("added", AddedEntry)
     return c
 
 

@@ -2,7 +2,7 @@
 
 import ctypes
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,19 @@ from model.text.added_tokens import (
     TokenizerSettings,
     read_settings,
 )
+from model.text.byte_symbols import SYMBOL_OF, bytes_of_symbols
+from model.text.compiled import (
+    IS_SPECIAL,
+    LSTRIP,
+    NEVER,
+    RSTRIP,
+    SINGLE_WORD,
+    VERSION,
+    AddedEntry,
+    TokenizerHeader,
+)
+from model.text.post_processor import offset_trimming, tokens_around
 
-VERSION = 3  # of the bytes; enum TOKENIZER_VERSION
 # Ids 0-3 in every BLOOM. Only the end may be drawn.
 UNKNOWN, BEGIN, END, PADDING = range(4)
 SPECIAL = {"<unk>": UNKNOWN, "<s>": BEGIN, "</s>": END, "<pad>": PADDING}
@@ -24,47 +35,6 @@ SPECIAL = {"<unk>": UNKNOWN, "<s>": BEGIN, "</s>": END, "<pad>": PADDING}
 _PATTERN = r" ?[^(\s|[.,!?…。，、।۔،])]+"  # the C knows this one
 _MULTIPLIER = 0x9E3779B97F4A7C15
 _MOST_IDS = 1 << 24
-_MOST_AROUND = 64  # tokens of a prompt that a post-processor adds, and the text itself
-_TEXT = -1  # where the text stands among those
-_Part = list[int]
-IS_SPECIAL, SINGLE_WORD, LSTRIP, RSTRIP, NEVER = 1, 2, 4, 8, 16  # of struct added
-TRIM_SPACES, TRIM_BUT_FIRST = 1, 2
-
-
-class Header(ctypes.LittleEndianStructure):
-    """`struct tokenizer_header`."""
-
-    _fields_ = (
-        ("magic", ctypes.c_char * 4),
-        ("version", ctypes.c_uint32),
-        ("size", ctypes.c_uint32),
-        ("merges", ctypes.c_uint32),
-        ("buckets", ctypes.c_uint32),
-        ("added", ctypes.c_uint32),
-        ("normalized", ctypes.c_uint32),
-        ("before", ctypes.c_uint32),
-        ("after", ctypes.c_uint32),
-        ("trim", ctypes.c_uint32),
-        ("starts_at", ctypes.c_uint32),
-        ("bytes_at", ctypes.c_uint32),
-        ("bytes_size", ctypes.c_uint32),
-        ("merges_at", ctypes.c_uint32),
-        ("buckets_at", ctypes.c_uint32),
-        ("added_at", ctypes.c_uint32),
-        ("around_at", ctypes.c_uint32),
-        ("single", ctypes.c_uint32 * 256),
-    )
-
-
-class Added(ctypes.LittleEndianStructure):
-    """`struct added`."""
-
-    _fields_ = (
-        ("id", ctypes.c_uint32),
-        ("flags", ctypes.c_uint32),
-        ("text_at", ctypes.c_uint32),
-        ("text_size", ctypes.c_uint32),
-    )
 
 
 def compile_vocabulary(folder: Path) -> bytes:
@@ -92,18 +62,12 @@ def compile_json(data: Mapping[str, Any], settings: TokenizerSettings | None = N
     added.add([_own_token(token) for token in data["added_tokens"]])
     added.add(settings.to_add)
     texts = _texts(vocab, added)
-    found = {text: added.ids.get(text, vocab.get(text)) for text in SPECIAL}
-    if found != SPECIAL:
-        raise ModelError(f"expected BLOOM's special tokens {SPECIAL}, found {found}")
-    singles = [vocab[symbol] for _, symbol in sorted(_SYMBOL_OF.items()) if symbol in vocab]
+    _check_special_tokens(vocab, added)
+    singles = [vocab[symbol] for _, symbol in sorted(SYMBOL_OF.items()) if symbol in vocab]
     if len(singles) < 256:
         raise ModelError("expected a byte-level tokenizer, as BLOOM's is: it lacks some bytes")
-    before, after = _around(data.get("post_processor"), len(texts))
-
-    merges = array("I")
-    for merge in data["model"]["merges"]:
-        left, right = merge.split(" ") if isinstance(merge, str) else merge
-        merges.extend((vocab[left], vocab[right], vocab[left + right]))
+    before, after = tokens_around(data.get("post_processor"), len(texts))
+    merges = _merges(data["model"]["merges"], vocab)
     buckets = _hash_table(merges)
     starts, blob = array("I", [0]), bytearray()
     for text in texts:
@@ -111,8 +75,7 @@ def compile_json(data: Mapping[str, Any], settings: TokenizerSettings | None = N
         starts.append(len(blob))
     first = list(_table(added, added.found(normalized=False), settings, blob))
     second = list(_table(added, added.found(normalized=True), settings, blob))
-
-    header = Header(
+    header = TokenizerHeader(
         magic=b"BTOK",
         version=VERSION,
         size=len(texts),
@@ -122,24 +85,44 @@ def compile_json(data: Mapping[str, Any], settings: TokenizerSettings | None = N
         normalized=len(second),
         before=len(before),
         after=len(after),
-        trim=_trim(data.get("post_processor")),
+        trim=offset_trimming(data.get("post_processor")),
         bytes_size=len(blob),
     )
     header.single[:] = singles
-    parts = {
-        "starts_at": starts.tobytes(),
-        "bytes_at": bytes(blob),
-        "merges_at": merges.tobytes(),
-        "buckets_at": buckets.tobytes(),
-        "added_at": b"".join(map(bytes, first + second)),
-        "around_at": array("I", before + after).tobytes(),
-    }
-    out = bytearray(ctypes.sizeof(Header))
-    for name, part in parts.items():
-        setattr(header, name, len(out))
+    return _joined(
+        header,
+        starts_at=starts.tobytes(),
+        bytes_at=bytes(blob),
+        merges_at=merges.tobytes(),
+        buckets_at=buckets.tobytes(),
+        added_at=b"".join(map(bytes, first + second)),
+        around_at=array("I", before + after).tobytes(),
+    )
+
+
+def _joined(header: TokenizerHeader, **parts: bytes) -> bytes:
+    """Put the parts behind the header, each at a multiple of 4 bytes, which the header notes."""
+    out = bytearray(ctypes.sizeof(header))
+    for field, part in parts.items():
+        setattr(header, field, len(out))
         out += part.ljust(-(-len(part) // 4) * 4, b"\0")
-    out[: ctypes.sizeof(Header)] = bytes(header)
+    out[: ctypes.sizeof(header)] = bytes(header)
     return bytes(out)
+
+
+def _check_special_tokens(vocab: Mapping[str, int], added: AddedTokens) -> None:
+    found = {text: added.ids.get(text, vocab.get(text)) for text in SPECIAL}
+    if found != SPECIAL:
+        raise ModelError(f"expected BLOOM's special tokens {SPECIAL}, found {found}")
+
+
+def _merges(pairs: Sequence[Any], vocab: Mapping[str, int]) -> "array[int]":
+    """Return three ids for each merge: the left token, the right one, and what they become."""
+    merges = array("I")
+    for pair in pairs:
+        left, right = pair.split(" ") if isinstance(pair, str) else pair
+        merges.extend((vocab[left], vocab[right], vocab[left + right]))
+    return merges
 
 
 def _own_token(token: Mapping[str, Any]) -> AddedToken:
@@ -161,12 +144,12 @@ def _texts(vocab: Mapping[str, int], added: AddedTokens) -> list[bytes]:
     missing = next((id_ for id_ in range(len(names)) if id_ not in names), None)
     if missing is not None:
         raise ModelError(f"its ids leave some out: no token has the id {missing}")
-    return [_bytes(names[id_]) for id_ in range(len(names))]
+    return [bytes_of_symbols(names[id_]) for id_ in range(len(names))]
 
 
 def _table(
     added: AddedTokens, contents: set[str], settings: TokenizerSettings, blob: bytearray
-) -> Iterator[Added]:
+) -> Iterator[AddedEntry]:
     """Yield what the C looks for, in the order of its bytes; its text is put behind the others."""
     blank_first = any(content[0].isspace() for content in added.ids)
     for text, content in sorted((content.encode(), content) for content in contents):
@@ -186,75 +169,8 @@ def _table(
             | RSTRIP * token.rstrip
             | NEVER * (special and settings.split_special_tokens)
         )
-        yield Added(added.ids[content], flags, len(blob), len(text))
+        yield AddedEntry(added.ids[content], flags, len(blob), len(text))
         blob += text
-
-
-def _around(processor: Any, size: int) -> tuple[list[int], list[int]]:
-    """Return the ids that a post-processor puts before and behind a prompt."""
-    parts: list[_Part] = [[_TEXT]]
-    for step in _flat(processor):
-        parts = _processed(step, parts)
-        if sum(map(len, parts)) > _MOST_AROUND:
-            raise ModelError(f"its post_processor adds more than {_MOST_AROUND - 1} tokens")
-    ids = [id_ for part in parts for id_ in part]
-    if ids.count(_TEXT) != 1:
-        raise ModelError("its post_processor does not put the text in once")
-    if not all(id_ == _TEXT or (type(id_) is int and 0 <= id_ < size) for id_ in ids):
-        raise ModelError("its post_processor adds an id that the vocabulary lacks")
-    place = ids.index(_TEXT)
-    return ids[:place], ids[place + 1 :]
-
-
-def _trim(processor: Any) -> int:
-    """Return how offsets are shortened: not, by spaces, or but for one at the start."""
-    found = [
-        TRIM_BUT_FIRST if step["add_prefix_space"] else TRIM_SPACES
-        for step in _flat(processor)
-        if step.get("trim_offsets")
-    ]
-    if len(found) > 1:
-        raise ModelError("its post_processor has trim_offsets twice, which is not supported")
-    return found[0] if found else 0
-
-
-def _flat(processor: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield the processors of a sequence, which may hold further ones."""
-    if processor is None:
-        return
-    if processor["type"] == "Sequence":
-        for each in processor["processors"]:
-            yield from _flat(each)
-    else:
-        yield processor
-
-
-def _processed(step: Mapping[str, Any], parts: list[_Part]) -> list[_Part]:
-    """Return what a processor makes of the parts that the one before it left."""
-    match step["type"]:
-        case "ByteLevel":  # touches offsets only
-            return parts
-        case "BertProcessing" | "RobertaProcessing":
-            cls, sep = [step["cls"][1]], [step["sep"][1]]
-            further = [] if step["type"] == "BertProcessing" else sep
-            return [[*(further if at else cls), *part, *sep] for at, part in enumerate(parts)]
-        case "TemplateProcessing":
-            if len(parts) > 2:
-                raise ModelError("its post_processor has a template that is given three parts")
-            return list(_filled(step, parts))
-    raise ModelError(f"the post_processor {step['type']!r:.80} is not supported")
-
-
-def _filled(step: Mapping[str, Any], parts: list[_Part]) -> Iterator[_Part]:
-    """Yield the parts of a template; two parts, as a template makes, are taken for a pair."""
-    for piece in step["single" if len(parts) == 1 else "pair"]:
-        if "Sequence" in piece:
-            yield parts[piece["Sequence"]["id"] != "A"]
-        else:
-            ids = step["special_tokens"][piece["SpecialToken"]["id"]]["ids"]
-            if _TEXT in ids:
-                raise ModelError("its post_processor adds an id that the vocabulary lacks")
-            yield list(ids)
 
 
 def _check_kind(data: Mapping[str, Any]) -> None:
@@ -308,24 +224,3 @@ def _hash_table(merges: "array[int]") -> "array[int]":
             slot = (slot + 1) & mask
         table[slot] = merge
     return table
-
-
-def _byte_symbols() -> dict[str, int]:
-    """Return the byte that each of GPT-2's 256 printable stand-ins means (Radford et al. 2019)."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    symbols = {chr(byte): byte for byte in printable}
-    return symbols | {chr(256 + at): byte for at, byte in enumerate(others)}
-
-
-_BYTE_OF = _byte_symbols()
-SYMBOLS = frozenset(_BYTE_OF)  # the characters that vocabularies are written in
-_SYMBOL_OF = {byte: symbol for symbol, byte in _BYTE_OF.items()}
-
-
-def _bytes(symbols: str) -> bytes:
-    """Return the bytes that a token stands for; one with other characters stands for itself."""
-    try:
-        return bytes(_BYTE_OF[symbol] for symbol in symbols)
-    except KeyError:
-        return symbols.encode()

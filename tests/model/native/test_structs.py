@@ -11,14 +11,14 @@ from model.engine import native, pages
 from model.errors import ModelError
 from model.native import check_struct
 from model.native.build import FOLDER
-from model.text import vocabulary
+from model.text import compiled
 
 STRUCTS: dict[str, type[ctypes.Structure]] = {
     "bloom_header": format.Header,
     "bloom_tensor": format.TensorEntry,
     "bloom_work": native._Work,
-    "tokenizer_header": vocabulary.Header,
-    "added": vocabulary.Added,
+    "tokenizer_header": compiled.TokenizerHeader,
+    "added": compiled.AddedEntry,
 }
 VALUES = {
     "BLOOM_VERSION": format.VERSION,
@@ -31,14 +31,14 @@ VALUES = {
     "BLOOM_NOT_FINITE": bake._NOT_FINITE,
     "BLOOM_TOO_LARGE": bake._TOO_LARGE,
     "BLOOM_PAGE": pages.PAGE,
-    "TOKENIZER_VERSION": vocabulary.VERSION,
-    "ADDED_SPECIAL": vocabulary.IS_SPECIAL,
-    "ADDED_SINGLE_WORD": vocabulary.SINGLE_WORD,
-    "ADDED_LSTRIP": vocabulary.LSTRIP,
-    "ADDED_RSTRIP": vocabulary.RSTRIP,
-    "ADDED_NEVER": vocabulary.NEVER,
-    "TRIM_SPACES": vocabulary.TRIM_SPACES,
-    "TRIM_BUT_FIRST": vocabulary.TRIM_BUT_FIRST,
+    "TOKENIZER_VERSION": compiled.VERSION,
+    "ADDED_SPECIAL": compiled.IS_SPECIAL,
+    "ADDED_SINGLE_WORD": compiled.SINGLE_WORD,
+    "ADDED_LSTRIP": compiled.LSTRIP,
+    "ADDED_RSTRIP": compiled.RSTRIP,
+    "ADDED_NEVER": compiled.NEVER,
+    "TRIM_SPACES": compiled.TRIM_SPACES,
+    "TRIM_BUT_FIRST": compiled.TRIM_BUT_FIRST,
 }
 
 

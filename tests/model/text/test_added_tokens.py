@@ -13,8 +13,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from model.errors import ModelError
 from model.names import default_model
+from model.text.byte_symbols import SYMBOLS
 from model.text.tokenizer import StreamDecoder, Tokenizer
-from model.text.vocabulary import SYMBOLS, compile_json
+from model.text.vocabulary import compile_json
 
 SPECIAL = ["<unk>", "<s>", "</s>", "<pad>"]
 CONFIG = {"model_type": "bloom", "vocab_size": 512, "hidden_size": 64, "n_layer": 1, "n_head": 1}

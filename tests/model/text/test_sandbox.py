@@ -51,7 +51,7 @@ def attempt(name: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def outcomes() -> dict[str, dict[str, Any]]:
     run = subprocess.run(
-        [sys.executable, "-m", "tests.model.text.test_hostile_templates"],
+        [sys.executable, "-m", "tests.model.text.test_sandbox"],
         cwd=REPO,
         env={**os.environ, "PYTHONPATH": str(REPO)},
         capture_output=True,
