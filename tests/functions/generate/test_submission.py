@@ -234,3 +234,17 @@ def test_long_prompts_hold_up_no_short_ones_and_few_are_in_line(
         thread.join(20)
     assert statuses == [422, 422]  # more than the context holds
     assert generate.post(long_prompt).status_code == 422
+
+
+def test_a_header_shortens_the_deadline(generate: Generate) -> None:
+    generate.engine.running.clear()
+    late = generate.post({"prompt": "Hi"}, headers={"X-Request-Timeout": "0.3"})
+    generate.engine.running.set()
+    assert late.status_code == 504
+    for more in ("86401", "1e9"):  # which it does not lengthen
+        assert (
+            generate.post({"prompt": "Hi"}, headers={"X-Request-Timeout": more}).status_code == 200
+        )
+    for odd in ("soon", "-1", "nan", "0", "inf"):
+        refused = generate.post({"prompt": "Hi"}, headers={"X-Request-Timeout": odd})
+        assert refused.json["error"]["param"] == "X-Request-Timeout"

@@ -91,3 +91,10 @@ def test_probes_and_root_tell_the_state(tokenize: FlaskClient) -> None:
     root = tokenize.get("/").get_json()
     assert (root["service"], root["state"]) == ("tokenize", "ready")
     assert root["model"] == {"name": "pibloom-demo", "vocab_size": 8192}
+
+
+def test_tokens_become_text_again(tokenize: FlaskClient) -> None:
+    ids = tokenize.post("/", json={"text": "Hi"}).get_json()["ids"]
+    assert tokenize.post("/detokenize", json={"ids": ids}).json == {"text": "Hi"}
+    refused = tokenize.post("/detokenize", json={"ids": [5, 10**9]})
+    assert refused.get_json()["error"]["param"] == "ids[1]"

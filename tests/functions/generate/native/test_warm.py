@@ -6,6 +6,8 @@ from typing import Any
 import functions_framework
 import pytest
 
+from model.serving.request import GenerationRequest
+from tests.functions.conftest import Generate
 from tests.functions.servers import ROOT, wait_until
 
 PAGE_BYTES = 69_632  # of the demo model: 16 tokens
@@ -54,3 +56,19 @@ def test_what_was_warmed_is_there_when_it_is_asked_for(client: Any) -> None:
     ask(client, "/warm", {"prompt": text_of(client, 500, "one")})
     usage = ask(client, "/", {"prompt": text_of(client, 500, "one"), "max_new_tokens": 1})["usage"]
     assert usage["cached_tokens"] == 496
+
+
+def test_warming_reads_what_is_being_typed(generate: Generate) -> None:
+    assert generate.client.post("/warm").json["state"] == "ready"
+    warmed = generate.client.post("/warm", json={"prompt": "Hello"}).json
+    assert warmed == {"state": "ready", "prompt_tokens": 5, "cached_tokens": 0}
+    assert generate.client.post("/warm", json={"prompt": 5}).status_code == 422
+
+
+def test_warming_stays_behind_real_work(generate: Generate) -> None:
+    generate.engine.running.clear()
+    model = generate.service.get()
+    job = model.scheduler.submit(GenerationRequest((5, 6), 3))
+    assert generate.client.post("/warm", json={"prompt": "Hello"}).json["prompt_tokens"] == 0
+    generate.engine.running.set()
+    list(job.events())

@@ -236,3 +236,30 @@ def test_a_bias_is_for_an_id_that_can_be_drawn(generate: Generate, key: str) -> 
 def test_the_smallest_top_p_takes_the_likeliest_token(generate: Generate) -> None:
     reply = generate.client.post("/v1/chat/completions", json=CHAT | {"top_p": 0})
     assert reply.json["choices"][0]["message"]["content"] == REPLY.lstrip()
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"tools": [{}], "tool_choice": "required"}, "tool_choice required is not supported"),
+        ({"response_format": {"type": "json_object"}}, "'json_object' is not supported"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            "messages[0].content[0].type image_url is not supported; BLOOM reads text",
+        ),
+    ],
+)
+def test_what_cannot_be_done_is_refused_with_its_value(
+    generate: Generate, asked: dict[str, Any], said: str
+) -> None:
+    body = {"model": "fake", "messages": [{"role": "user", "content": "Hi"}]} | asked
+    refused = generate.client.post("/v1/chat/completions", json=body)
+    assert refused.status_code == 400
+    assert said in refused.json["error"]["message"]
+
+
+def test_fewer_than_asked_for_are_not_the_best(generate: Generate) -> None:
+    body = {"model": "fake", "prompt": "a", "best_of": 1}
+    assert generate.client.post("/v1/completions", json=body).status_code == 200
+    refused = generate.client.post("/v1/completions", json=body | {"n": 2})
+    assert refused.json["error"]["message"] == "best_of must not be below n"
