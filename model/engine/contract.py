@@ -1,4 +1,4 @@
-"""The contract of an engine: token ids in, logits out; no text, no HTTP, no threads of requests.
+"""What an engine must do: token ids in, logits out; it knows nothing of text, HTTP or requests.
 
 Only the scheduler calls an engine, from one thread. A call of `forward` is one step; between two
 steps a sequence can be dropped, which is how a generation is cancelled.
@@ -12,7 +12,10 @@ from model.config import BloomConfig
 
 
 class OutOfMemory(Exception):
-    """There is no memory for a sequence's keys and values now; nothing was changed."""
+    """There is no memory for a sequence's keys and values now; nothing was changed.
+
+    `wanted` and `free` are in tokens.
+    """
 
     def __init__(self, wanted: int, free: int) -> None:
         super().__init__(f"memory for {wanted} tokens was wanted, and there is room for {free}")
@@ -22,20 +25,20 @@ class OutOfMemory(Exception):
 class Logits(Protocol):
     """The scores of every token id that may follow one sequence.
 
-    They can be asked until the engine's next step, or until their sequence is released.
+    They are valid until the engine's next step, or until their sequence is released.
     """
 
     def top(self, count: int, without: Collection[int] = ()) -> list[tuple[int, float]]:
-        """Return the `count` largest (id, logit) but `without`, largest first, equals by lowest id.
+        """Return the `count` largest (id, logit) except for `without`, the largest first.
 
-        There are fewer when the vocabulary has no more.
+        Of equal logits the lower id comes first. There are fewer when the vocabulary has no more.
         """
 
     def at(self, ids: Sequence[int]) -> list[float]:
         """Return the logits of these ids; -inf for ids that the vocabulary lacks."""
 
     def logsumexp(self, temperature: float, without: Collection[int]) -> float:
-        """Return log Σ exp(logit / temperature) over all ids but those in `without`."""
+        """Return log Σ exp(logit / temperature) over all ids except those in `without`."""
 
 
 class EngineSequence(Protocol):
@@ -67,19 +70,19 @@ class Engine(Protocol[S]):
 
     config: BloomConfig
     name: str  # "reference" or "native"
-    dtype: str  # of the weights, as a person would say it
+    dtype: str  # of the weights, as shown to people
 
     @property
     def kv_tokens_total(self) -> int | None:
-        """Tokens, of all sequences, for which there is memory; None when nothing bounds them."""
+        """How many tokens of all sequences fit into memory; None without a limit."""
 
     @property
     def kv_bytes(self) -> tuple[int, int]:
-        """Bytes of keys and values that sequences hold now, and that are kept of ended ones."""
+        """Bytes of keys and values of running sequences, and those cached from ended ones."""
 
     @property
     def progress(self) -> int:
-        """A number that changes while a step gets on; read from any thread, at no cost to it."""
+        """A number that changes while a step makes progress; any thread may read it."""
 
     def new_sequence(
         self,
@@ -91,13 +94,17 @@ class Engine(Protocol[S]):
     ) -> S:
         """Open a sequence with memory for `capacity` tokens, or raise `OutOfMemory`.
 
-        It may hold a part of `prompt` already that the engine remembers, though never its last
-        token: the caller continues at its `length`. `tenant` is whose request it is. One that
-        `warms` only reads ahead, and takes no memory from what was asked for.
+        It may already hold the first tokens of `prompt`, from the engine's cache, but never its
+        last token: the caller continues at its `length`. `tenant` is who made the request. A
+        sequence that `warms` reads ahead for a later request; it takes no memory from the cache of
+        real requests.
         """
 
     def forward(self, batch: Sequence[Work[S]]) -> list[Logits | None]:
-        """Append each work's tokens to its sequence; give the logits after the last of them."""
+        """Append each work's tokens to its sequence; return the logits after the last token.
+
+        There is one result for each work, in order; None where `wants_logits` is false.
+        """
 
     def release(self, sequence: S) -> None:
         """Free what the sequence holds; it is not used again."""

@@ -1,10 +1,10 @@
-"""Memory for keys and values: pages of 16 tokens within one budget, and what ended chats left.
+"""Memory for keys and values: pages of 16 tokens within one budget, and a cache of prefixes.
 
-A full page is known by its tokens and those before it, so that a prompt that starts like a former
-one, a chat's next turn above all, finds its keys and values there (Kwon et al. 2023, vLLM). Pages
-that nobody uses are kept until their memory is wanted, the longest unused first. Those that were
-only warmed, read ahead for a request that may never come, go before all that a request asked for,
-and never take their place.
+A full page is identified by its tokens and all tokens before it, so a prompt that starts like an
+earlier one, as a chat's next turn does, finds its keys and values there (Kwon et al. 2023, vLLM).
+Pages that no sequence uses stay cached until their memory is needed; the least recently used page
+goes first. Pages that were only warmed (read ahead for a request that may never come) go before
+pages of real requests, and never take their place.
 """
 
 import ctypes
@@ -18,7 +18,7 @@ from model.engine.contract import OutOfMemory
 
 PAGE = 16  # tokens: BLOOM_PAGE
 
-_Key = tuple[int, bytes]  # the number of the page before, and this one's tokens
+_Key = tuple[int, bytes]  # the number of the page before, and the tokens of this one
 _ROOT = 0
 
 
@@ -31,7 +31,7 @@ class PagedSequence:
         self.cached_for_tenant = 0  # first tokens that were cached, and read by the same tenant
         self.tokens = array("I")
         self.pages: list[int] = []
-        self.reserved = reserved  # pages that it may come to hold
+        self.reserved = reserved  # pages that it may hold in all
         self.pointers = (ctypes.c_void_p * reserved)()
         self.number = _ROOT  # of its last full page
         self.closed = False
@@ -43,11 +43,14 @@ class PagedSequence:
 
 
 class PagePool:
-    """Hands out pages; `OutOfMemory` comes before anything has changed."""
+    """Hands out pages; where `OutOfMemory` is raised, nothing has changed."""
 
     def __init__(self, page_bytes: int, budget: int, cache_budget: int) -> None:
-        """Take address space for `budget` bytes; memory follows the pages in use."""
-        # The kernel takes back whole memory pages only, so ours start where one of them does.
+        """Reserve address space for `budget` bytes; memory is only taken for pages in use.
+
+        `cache_budget` bounds the bytes of pages that no sequence uses.
+        """
+        # The kernel takes back whole memory pages only, so each of ours starts at one.
         self._stride = -(-page_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
         self.page_bytes = self._stride
         self.total = max(1, budget // self._stride)
@@ -71,12 +74,12 @@ class PagePool:
 
     @property
     def tokens_total(self) -> int:
-        """Tokens for which there is memory in all."""
+        """How many tokens fit into the budget."""
         return self.total * PAGE
 
     @property
     def tokens_free(self) -> int:
-        """Tokens for which a new sequence could find memory now."""
+        """How many tokens a new sequence could reserve now."""
         return self._room() * PAGE
 
     @property
@@ -86,7 +89,7 @@ class PagePool:
 
     @property
     def bytes_cached(self) -> int:
-        """Bytes of the pages that are only kept."""
+        """Bytes of the cached pages that no sequence uses."""
         return self._unused * self.page_bytes
 
     def open(
@@ -97,10 +100,10 @@ class PagePool:
         *,
         warms: bool = False,
     ) -> PagedSequence:
-        """Reserve pages for `capacity` tokens, some of them filled with what is known of `prompt`.
+        """Reserve pages for `capacity` tokens; cached pages of `prompt` are among them.
 
-        The prompt's last token is never among them: its logits have to be computed. A sequence
-        that only warms gets no memory that what was asked for is kept in.
+        The prompt's last token is never cached, since its logits have to be computed. A sequence
+        that only warms gets no memory that caches real requests.
         """
         tokens = array("I", prompt)
         found, number = [], _ROOT
@@ -115,7 +118,7 @@ class PagePool:
         kept = sum(page in self._kept for page in found)
         warmed = sum(page in self._warmed for page in found)
         room = self._room()
-        # Pages that are found are no room any more.
+        # Cached pages that this sequence takes are not free for it a second time.
         if more + kept + warmed > room or (warms and more + warmed > room - len(self._kept)):
             raise OutOfMemory(reserved * PAGE, max(0, room) * PAGE)
         sequence = PagedSequence(reserved, tenant, warms=warms)
@@ -144,7 +147,7 @@ class PagePool:
         sequence.pointers = pointers
 
     def grow(self, sequence: PagedSequence, length: int) -> None:
-        """Give a sequence the pages for `length` tokens, which it has reserved."""
+        """Give a sequence its pages for `length` tokens, out of those that it has reserved."""
         while len(sequence.pages) * PAGE < length:
             page = self._free.pop() if self._free else self._evict()
             self._promised -= 1
@@ -152,7 +155,7 @@ class PagePool:
             self._append(sequence, page)
 
     def extend(self, sequence: PagedSequence, tokens: Sequence[int]) -> None:
-        """Note the tokens whose keys and values were written; full pages become known."""
+        """Note the tokens whose keys and values were written; full pages enter the cache."""
         first = sequence.length // PAGE
         sequence.tokens.extend(tokens)
         for at in range(first, sequence.length // PAGE):
@@ -164,7 +167,7 @@ class PagePool:
                 self._numbers[page] = next(self._next_number)
                 self._readers[page] = set()
                 self._note(page, sequence)
-            else:  # others wrote the same before: one page is enough
+            else:  # the same page was written before: one copy is enough
                 self._use(page, sequence)
                 sequence.pages[at], sequence.pointers[at] = page, self._address(page)
                 self._users[own] = 0
@@ -172,12 +175,12 @@ class PagePool:
             sequence.number = self._numbers[page]
 
     def release(self, sequence: PagedSequence) -> None:
-        """Give up a sequence's pages; the known ones are kept for others while there is room."""
+        """Take back a sequence's pages; full ones stay cached while there is room."""
         if sequence.closed:
             return
         sequence.closed = True
         self._promised -= sequence.reserved - len(sequence.pages)
-        for page in reversed(sequence.pages):  # an end is forgotten before its beginning
+        for page in reversed(sequence.pages):  # so that a prefix stays longer than what follows it
             self._users[page] -= 1
             if self._users[page]:
                 continue
@@ -205,7 +208,7 @@ class PagePool:
         return len(self._kept) + len(self._warmed)
 
     def _room(self) -> int:
-        """How many pages may still be promised."""
+        """How many pages can still be reserved."""
         return len(self._free) + self._unused - self._promised
 
     def _use(self, page: int, sequence: PagedSequence) -> None:
@@ -215,13 +218,13 @@ class PagePool:
         self._note(page, sequence)
 
     def _note(self, page: int, sequence: PagedSequence) -> None:
-        """Note who reads a known page, and whether it was asked for."""
+        """Note which tenant reads a cached page, and whether a real request did."""
         self._readers[page].add(sequence.tenant)
         if not sequence.warms:
             self._asked.add(page)
 
     def _oldest(self) -> int:
-        """Take the page that is to go first from those that are kept."""
+        """Take the cached page that goes first out of the cache."""
         page, _ = (self._warmed or self._kept).popitem(last=False)
         return page
 

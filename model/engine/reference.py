@@ -1,7 +1,7 @@
-"""The reference engine: transformers' own BLOOM. The truth that other engines are tested against.
+"""The reference engine: transformers' own BLOOM, against which other engines are tested.
 
-It favours likeness over speed: sequences that decode together are padded on the left into one
-batch at each step, and everything else runs alone.
+It is simple rather than fast: sequences that decode are padded on the left into one batch at each
+step, and everything else runs alone.
 """
 
 from collections.abc import Collection, Sequence
@@ -44,7 +44,7 @@ class ReferenceLogits:
         self.values = values  # [vocabulary]
 
     def top(self, count: int, without: Collection[int] = ()) -> list[tuple[int, float]]:
-        """Return the `count` largest (id, logit) but `without`, equals by lowest id."""
+        """Return the `count` largest (id, logit) except for `without`, equal ones by lowest id."""
         skipped = {id_ for id_ in without if id_ < len(self.values)}
         values = self.values.clone()
         values[list(skipped)] = -torch.inf
@@ -108,12 +108,12 @@ class ReferenceEngine:
 
     @property
     def kv_bytes(self) -> tuple[int, int]:
-        """They are torch's, and not counted."""
+        """Always 0: torch holds them, and they are not counted."""
         return 0, 0
 
     @property
     def progress(self) -> int:
-        """How far torch is cannot be told; the thread's processor time has to do."""
+        """Always 0: torch does not show its progress, so only the processor time does."""
         return 0
 
     def new_sequence(
@@ -136,7 +136,7 @@ class ReferenceEngine:
 
     @torch.inference_mode()
     def forward(self, batch: Sequence[Work[ReferenceSequence]]) -> list[Logits | None]:
-        """Append each work's tokens to its sequence; give the logits after the last of them."""
+        """Append each work's tokens to its sequence; return the logits after the last token."""
         decoding = [work for work in batch if len(work.tokens) == 1 and work.sequence.length]
         together = dict(zip(map(id, decoding), self._run(decoding), strict=True))
         results: list[Logits | None] = []

@@ -1,4 +1,4 @@
-"""What the scheduler answers: the events of a generation, and their way to its client."""
+"""The events of a generation, and the queue by which they reach its client."""
 
 import queue
 import threading
@@ -21,7 +21,7 @@ class Queued:
 class Prefill:
     """The model has read `done` of the prompt's `total` tokens.
 
-    What is known from another tenant's request is told as if it were read.
+    Tokens that were cached by another tenant's request count as if they were read now.
     """
 
     done: int
@@ -30,7 +30,7 @@ class Prefill:
 
 @dataclass(frozen=True)
 class Likelihood:
-    """How likely the model itself found a token, before penalties, temperature and cuts."""
+    """A token's log-probability (natural) by the model alone, before penalties and sampling."""
 
     logprob: float
     top: tuple[tuple[int, float], ...]  # the likeliest ids and their log-probabilities
@@ -38,7 +38,7 @@ class Likelihood:
 
 @dataclass(frozen=True)
 class Token:
-    """A token was drawn; `text` is empty while a character or a stop string is incomplete."""
+    """A token was drawn; `text` is empty while a character or a stop string may be incomplete."""
 
     id: int
     text: str
@@ -47,7 +47,7 @@ class Token:
 
 @dataclass(frozen=True)
 class PromptToken:
-    """How likely the prompt's next token was, from its second one on; only for those who ask."""
+    """The likelihood of a token of the prompt, from its second one on, where it was asked for."""
 
     id: int
     likelihood: Likelihood
@@ -55,7 +55,7 @@ class PromptToken:
 
 @dataclass(frozen=True)
 class Done:
-    """The end of a reply; `text` is all of it."""
+    """The end of a reply; `text` is the whole reply, and times are in seconds."""
 
     text: str
     finish_reason: Literal["stop", "length"]
@@ -65,13 +65,13 @@ class Done:
     queued_s: float
     prefill_s: float
     decode_s: float
-    cached_tokens: int = 0  # of the prompt, that were remembered from the same tenant's requests
+    cached_tokens: int = 0  # of the prompt, cached from requests of the same tenant
 
     @property
     def tokens_per_second(self) -> float:
-        """How fast it was written; 0 where no step was taken after the prompt's.
+        """How fast the reply was written; 0 for a reply of one token.
 
-        The first token comes out of the prompt's last step, so `decode_s` is that of the others.
+        The prompt's last step gives the first token, so `decode_s` is the time of the others.
         """
         others = self.completion_tokens - 1
         return others / self.decode_s if others > 0 and self.decode_s > 0 else 0.0
@@ -79,7 +79,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """The end of a generation that gave no whole reply."""
+    """The end of a generation that did not finish its reply."""
 
     kind: Literal["cancelled", "deadline", "draining", "internal"]
     message: str
@@ -89,12 +89,15 @@ Event = Queued | Prefill | PromptToken | Token | Done | Failed
 
 
 class Generation:
-    """A submitted request, as its client holds it: events to read, and a way to cancel."""
+    """A submitted request as its client sees it: events to read, and a way to cancel.
+
+    Any thread may call any method.
+    """
 
     def __init__(
         self, request: GenerationRequest, events: "Events | None" = None, *, alone: bool = True
     ) -> None:
-        """Take a request; `events` is shared by those that were submitted together, not alone."""
+        """Wrap a request; requests that were submitted together share `events`."""
         self.alone = alone
         self.request = request
         self.submitted = time.monotonic()
@@ -104,17 +107,17 @@ class Generation:
 
     @property
     def cancelled(self) -> bool:
-        """Whether its client wants no more of it."""
+        """Whether its client has cancelled it."""
         return self._cancelled
 
     def cancel(self) -> None:
-        """End it within one step: unless it is done before, Failed("cancelled") comes last."""
+        """End it after the current step; Failed("cancelled") comes last, unless it was done."""
         self._cancelled = True
 
     def put(self, event: Event) -> None:
-        """Hand an event to the client; the scheduler's side.
+        """Hand an event to the client; for the scheduler.
 
-        After Done or Failed nothing is handed over: it is the last event, and comes once.
+        Done or Failed is the last event and comes once; later events are dropped.
         """
         if not isinstance(event, Done | Failed):
             if not self._ending.locked():
@@ -123,13 +126,13 @@ class Generation:
             try:
                 self.shared.put((self, event))
             except BaseException:
-                self._ending.release()  # it did not come, so another may
+                self._ending.release()  # it was not delivered, so another may be
                 raise
 
     def events(self, heartbeat: float | None = None) -> Iterator[Event | None]:
         """Yield events up to Done or Failed, one of which always comes.
 
-        None is yielded after each `heartbeat` seconds without an event.
+        None comes after each `heartbeat` seconds without an event.
         """
         for found in events_of([self], heartbeat):
             yield None if found is None else found[1]
@@ -141,9 +144,9 @@ Events = queue.SimpleQueue[tuple[Generation, Event]]
 def events_of(
     generations: Sequence[Generation], heartbeat: float | None = None
 ) -> Iterator[tuple[int, Event] | None]:
-    """Yield the events of generations that were submitted together, each with its place.
+    """Yield the events of generations that were submitted together, with the index of each.
 
-    Each ends with Done or Failed; None is yielded after `heartbeat` seconds without an event.
+    Each generation ends with Done or Failed. None comes after `heartbeat` seconds without an event.
     """
     places = {generation: place for place, generation in enumerate(generations)}
     left = len(places)

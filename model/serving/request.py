@@ -1,4 +1,4 @@
-"""What is asked of the scheduler."""
+"""What the scheduler is asked for."""
 
 from dataclasses import dataclass
 
@@ -7,17 +7,17 @@ from model.sampling import DEFAULTS, SamplingParams
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """One generation to run."""
+    """One generation to run; `ValueError` when its fields do not fit together."""
 
     prompt: tuple[int, ...]
     max_new_tokens: int = 256  # 0: the prompt is only read
     sampling: SamplingParams = DEFAULTS
     stop: tuple[str, ...] = ()
     deadline: float | None = None  # on the clock of time.monotonic(), seconds
-    logprobs: int | None = None  # tell each token's log-probability, and of so many likeliest
-    prompt_logprobs: bool = False  # of the prompt's tokens too, which are then read one by one
-    background: bool = False  # ends as cancelled when anybody else asks for something
-    tenant: str | None = None  # who asks; what is told of the cache is what the same one put there
+    logprobs: int | None = None  # give log-probabilities: the token's, and of so many likeliest
+    prompt_logprobs: bool = False  # for the prompt too, whose tokens are then read one by one
+    background: bool = False  # is cancelled when any other request comes
+    tenant: str | None = None  # who asks; only this tenant's cached tokens are reported
 
     def __post_init__(self) -> None:
         if not self.prompt:

@@ -1,7 +1,7 @@
-"""Choosing the next token, in one way for every engine.
+"""Choosing the next token, in the same way for every engine.
 
-The sampler asks an engine's `Logits` only for the largest few and for sums over all, so that an
-engine need not compute or copy a whole vocabulary for each token.
+The sampler asks an engine's `Logits` only for the largest few and for sums over all, so an engine
+does not have to copy the scores of the whole vocabulary for each token.
 """
 
 import math
@@ -13,8 +13,8 @@ from itertools import islice
 from model.engine.contract import Logits
 from model.sampling import MAX_TOP_K, SamplingParams
 
-_COLDEST = 1e-5  # below this only the likeliest token is left, and quotients overflow
-_FIRST_LOOK = 64  # candidates asked for at first where no top-k bounds them
+_COLDEST = 1e-5  # a lower temperature leaves only the likeliest token; quotients would overflow
+_FIRST_COUNT = 64  # candidates that are asked for at first when there is no top-k
 
 
 class Sampler:
@@ -22,8 +22,8 @@ class Sampler:
 
     The order is that of transformers: penalties and biases, temperature, top-k, top-p, min-p.
     Exactly one random number is used for each token, whatever the other sequences do. The
-    repetition penalty sees the prompt too; presence and frequency are those of the reply, as OpenAI
-    has them.
+    repetition penalty counts the prompt too; the presence and frequency penalties count the reply
+    only, as OpenAI's do.
     """
 
     def __init__(
@@ -79,7 +79,8 @@ class Sampler:
             seen.append((id_, below))
             if draw < below:
                 return id_
-        # What is left was never looked at, or is a rounding error: share it out among the others.
+        # The rest of the probability belongs to tokens beyond the candidates, or is a rounding
+        # error: it is shared among the candidates in proportion.
         draw = (draw - below) / max(1e-12, 1 - below) * below
         return next((id_ for id_, upto in seen if draw < upto), seen[-1][0])
 
@@ -88,8 +89,8 @@ class Sampler:
     ) -> tuple[list[tuple[int, float]], float]:
         """Return the pairs that top-p and min-p leave, and the sum of their probabilities.
 
-        Both cut off the end: top-p leaves the smallest set that holds it, min-p what has that share
-        of the first one's probability.
+        Top-p (Holtzman et al. 2020) keeps the smallest set that has at least this probability;
+        min-p (Nguyen et al. 2024) keeps tokens with at least this share of the first one's.
         """
         nucleus: list[tuple[int, float]] = []
         mass = 0.0
@@ -103,7 +104,7 @@ class Sampler:
         return nucleus, mass
 
     def _penalized(self, logits: Logits) -> dict[int, float]:
-        """Return the new logits of the tokens that a penalty (Keskar et al. 2019) or bias meets."""
+        """Return the new logits of tokens that have a penalty (Keskar et al. 2019) or a bias."""
         params, seen = self.params, self._seen or set()
         ids = sorted(seen | self._written.keys() | self._biases.keys())
         if not ids:
@@ -123,16 +124,16 @@ class Sampler:
         waiting = deque(sorted(penalized.items(), key=lambda pair: -pair[1]))
         skipped = self._never.union(penalized)
         greedy = self.params.temperature < _COLDEST
-        count, told = 1 if greedy else self.params.top_k or _FIRST_LOOK, 0
+        count, seen = 1 if greedy else self.params.top_k or _FIRST_COUNT, 0
         while True:
             top = logits.top(count, skipped)
-            for pair in top[told:]:
+            for pair in top[seen:]:
                 while waiting and waiting[0][1] > pair[1]:
                     yield waiting.popleft()
                 yield pair
             if len(top) < count or count == MAX_TOP_K:
                 break
-            told, count = count, min(count * 8, MAX_TOP_K)
+            seen, count = count, min(count * 8, MAX_TOP_K)
         yield from waiting
 
 

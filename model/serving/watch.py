@@ -1,7 +1,8 @@
-"""Tells an engine's step that is slow from one that hangs, by what moves while it runs.
+"""Tells a slow step of an engine from one that hangs, by signs of progress while it runs.
 
-A step has no longest time: weights that are read from a slow disk page by page, or a large model on
-a small machine, take minutes. It is looked at only when somebody asks, so a step pays nothing.
+A step has no time limit: it can take minutes when weights are read from a slow disk page by page,
+or a large model runs on a small machine. The signs are read only when somebody asks, so steps do
+not get slower.
 """
 
 import contextlib
@@ -10,25 +11,25 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-STUCK = 60.0  # seconds in which nothing at all moves
-SPINNING = 600.0  # seconds in which processor time is spent and nothing else moves: an endless loop
+STUCK = 60.0  # seconds without any sign
+SPINNING = 600.0  # seconds with processor time as the only sign, as in an endless loop
 
-Signs = tuple[object, int]  # what moves with work done or data read, and processor time
+Signs = tuple[object, int]  # of work done or data read, and processor time
 
 
 def thread_signs(thread: int) -> Signs:
     """Return a thread's page faults and bytes read from disks, and its processor time.
 
-    `thread` is the kernel's number for it. What the system does not tell stays the same.
+    `thread` is the kernel's id of it. Values that the system does not give stay 0.
     """
     folder = Path(f"/proc/self/task/{thread}")
     faults = read = cpu = 0
     with contextlib.suppress(OSError, ValueError, IndexError):
-        # After the name, which may hold blanks: the 12th field, and the 14th and 15th.
+        # After the name, which may hold spaces: fields 12, 14 and 15 of proc_pid_stat(5).
         fields = (folder / "stat").read_text().rpartition(")")[2].split()
         faults, cpu = int(fields[9]), int(fields[11]) + int(fields[12])
     with contextlib.suppress(OSError, ValueError, IndexError):
-        cpu = int((folder / "schedstat").read_text().split()[0])  # finer, where there is one
+        cpu = int((folder / "schedstat").read_text().split()[0])  # more exact, where it exists
     with contextlib.suppress(OSError, ValueError, IndexError):
         lines = dict(line.split(": ") for line in (folder / "io").read_text().splitlines())
         read = int(lines.get("read_bytes", 0))
@@ -36,7 +37,10 @@ def thread_signs(thread: int) -> Signs:
 
 
 class Watch:
-    """Watches the steps of one engine, which run on one thread; asked from any other."""
+    """Watches the steps of one engine.
+
+    `begin` and `end` are called by the thread that runs the steps, `stuck` by any thread.
+    """
 
     def __init__(
         self,
@@ -51,10 +55,10 @@ class Watch:
         self._since: float | None = None  # when the step that runs began
         self._lock = threading.Lock()
         self._seen: Signs = (None, -1)
-        self._worked = self._ran = 0.0  # when each was first seen as it is
+        self._worked = self._ran = 0.0  # when each sign was last seen to change
 
     def begin(self) -> None:
-        """Note that this thread begins a step."""
+        """Note that the current thread begins a step."""
         self._thread, self._since = threading.get_native_id(), self._clock()
 
     def end(self) -> None:
@@ -63,10 +67,9 @@ class Watch:
 
     @property
     def stuck(self) -> bool:
-        """Whether a step runs in which nothing moves.
+        """Whether a step runs that shows no sign of progress any more.
 
-        What moves is known from the last time that this was asked, so the second answer is the
-        first that can be true.
+        Signs are compared with those of the last call, so only a second call can return true.
         """
         since = self._since
         if since is None:

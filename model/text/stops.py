@@ -1,17 +1,20 @@
-"""Stop strings: ending a reply where one of them begins, wherever the tokens are cut."""
+"""Stop strings: a reply ends where one of them begins, even if it spans several tokens."""
 
 from collections.abc import Sequence
 
 
 class StopStrings:
-    """Lets text through, holding back what may be the beginning of a stop string."""
+    """Passes text on, but holds back what may be the beginning of a stop string."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stop for stop in stops if stop)
         self._held = ""
 
     def push(self, text: str) -> tuple[str, bool]:
-        """Return what may be shown now, and whether a stop string was met (it is not shown)."""
+        """Return the text that may be shown now, and whether a stop string was found.
+
+        The stop string itself is not shown.
+        """
         text = self._held + text
         found = [at for stop in self._stops if (at := text.find(stop)) >= 0]
         if found:
@@ -22,7 +25,7 @@ class StopStrings:
         return text[: len(text) - held], False
 
     def flush(self) -> str:
-        """Return what was held back, when no more text will come."""
+        """Return the text that was held back, once no more will come."""
         held, self._held = self._held, ""
         return held
 

@@ -1,7 +1,6 @@
-"""BLOOM's tokenizer: text to token ids and back, in C, on a checkpoint's or a baked model's bytes.
+"""BLOOM's tokenizer: text to token ids and back. The work is done in C on compiled bytes.
 
-Decoding goes byte by byte, so that a reply can be shown while it is written without ever cutting
-a character in two.
+Replies are decoded token by token, and a character is shown once all its bytes are there.
 """
 
 import codecs
@@ -36,7 +35,7 @@ __all__ = [
     "Tokenizer",
 ]
 
-TEXT_TOKENS = 1024  # that are joined to text at a time
+TEXT_TOKENS = 1024  # tokens that are joined to text at a time
 NEVER_DRAWN = frozenset({UNKNOWN, BEGIN, PADDING})
 
 
@@ -45,13 +44,13 @@ class Encoding:
     """A text as tokens."""
 
     ids: list[int]
-    pieces: list[str]  # each token's text; bytes of a cut character as \\x escapes
+    pieces: list[str]  # each token's text; bytes of a part of a character as \\x escapes
     offsets: list[tuple[int, int]]  # each token's characters in the text: first, one past the last
 
 
 @dataclass(frozen=True)
 class Spans:
-    """A text's tokens as plain numbers side by side, 12 bytes a token; Python's would be 150."""
+    """A text's tokens as arrays of 12 bytes a token in all; as Python's numbers they take 150."""
 
     count: int
     ids: "ctypes.Array[ctypes.c_uint32]"  # [count or more], and so the others
@@ -60,7 +59,7 @@ class Spans:
 
 
 class Tokenizer:
-    """Byte-level BPE on bytes that stay where they are; as good from many threads at once."""
+    """Byte-level BPE on compiled bytes, which are not copied; many threads may use it at once."""
 
     def __init__(self, address: int, size: int, owner: object) -> None:
         """Use the `size` bytes at `address`, which `owner` keeps alive."""
@@ -126,7 +125,7 @@ class Tokenizer:
         return Encoding(ids, [self.piece(id_) for id_ in ids], list(offsets))
 
     def piece(self, id_: int) -> str:
-        """Return one token's text; bytes of a cut character as \\x escapes."""
+        """Return one token's text; bytes of a part of a character as \\x escapes."""
         return self.bytes_of(id_).decode("utf-8", "backslashreplace")
 
     def ids(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
@@ -141,7 +140,7 @@ class Tokenizer:
         return "".join(self.texts(ids))
 
     def texts(self, ids: Iterable[int]) -> Iterator[str]:
-        """Join tokens to text, a part of it at a time."""
+        """Yield the text of tokens, `TEXT_TOKENS` of them at a time."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         shown = (id_ for id_ in ids if id_ not in self.special)
         while some := list(islice(shown, TEXT_TOKENS)):
@@ -198,9 +197,10 @@ def _c() -> ctypes.CDLL:
 
 @cache
 def _token() -> Callable[..., int | None]:
-    """Return bloom_token; over in no time, it keeps the interpreter's lock.
+    """Return bloom_token, called with the interpreter's lock held.
 
-    Where many threads call it, giving up the lock at each call makes it a hundred times slower.
+    It is very short; giving up the lock at each call makes it a hundred times slower when many
+    threads call it.
     """
     u32 = ctypes.c_uint32
     kind = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, u32, ctypes.POINTER(u32))
