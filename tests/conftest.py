@@ -1,6 +1,7 @@
 """What all tests have in common, and `--fast`, which leaves out what takes long."""
 
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,7 +21,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("--fast"):
+    starts_workers = config.getoption("numprocesses", None) and not hasattr(config, "workerinput")
+    if config.getoption("--fast") and not starts_workers:
+        platform.platform()  # starts a process the first time
         sys.meta_path.insert(0, _SkipSlowPackages())
         pytest.MonkeyPatch().setattr(subprocess.Popen, "__init__", _skip_process)
 

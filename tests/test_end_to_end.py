@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from tests.functions.servers import free_port
+from tests.ports import free_port
 from tests.ui.test_browser import CHROMIUM, FLAGS
 
 ROOT = Path(__file__).parents[1]

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.functions.servers import free_port
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 SERVICE = """

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from cli.main import pibloom as commands
 from tests.cli.commands import DEMO, pibloom
-from tests.functions.servers import free_port
+from tests.ports import free_port
 
 KEY = "sk-a-key-that-nobody-may-see"
 

@@ -14,7 +14,8 @@ import httpx
 import pytest
 
 from model.names import default_model
-from tests.functions.servers import free_port, wait_until
+from tests.functions.servers import wait_until
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 TEXT = "Hello, 你好"

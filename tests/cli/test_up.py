@@ -12,7 +12,8 @@ import httpx
 from cli.up import environment_of
 from tests.cli.stand_ins import ROOT, Up, begin
 from tests.foreign import EVERYTHING, FOREIGN
-from tests.functions.servers import free_port, wait_until
+from tests.functions.servers import wait_until
+from tests.ports import free_port
 
 
 def test_each_service_is_given_what_is_its_own() -> None:

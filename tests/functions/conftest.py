@@ -20,7 +20,8 @@ from model.limits import Limits
 from model.load import LoadedModel
 from tests.fakes import FakeEngine, byte_tokenizer, fake_model
 from tests.functions.clients import tokenize_client
-from tests.functions.servers import ROOT, Running, Start, free_port, wait_until
+from tests.functions.servers import ROOT, Running, Start, wait_until
+from tests.ports import free_port
 
 
 @dataclass

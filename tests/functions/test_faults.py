@@ -30,7 +30,8 @@ from model.names import default_model
 from model.serving.request import GenerationRequest
 from tests.functions.conftest import Generate
 from tests.functions.random_bodies import random_json
-from tests.functions.servers import ROOT, Running, Start, events_of, free_port, wait_until
+from tests.functions.servers import ROOT, Running, Start, events_of, wait_until
+from tests.ports import free_port
 
 pytestmark = pytest.mark.usefixtures("quiet")
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.foreign import FOREIGN
-from tests.functions.servers import ROOT, Running, free_port, serve, wait_until
+from tests.functions.servers import ROOT, Running, serve, wait_until
+from tests.ports import free_port
 
 
 def test_a_busy_port_is_one_sentence() -> None:

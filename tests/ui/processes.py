@@ -1,7 +1,6 @@
 """The chat as a process of its own."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,14 +12,6 @@ import httpx
 import pytest
 
 ROOT = Path(__file__).parents[2]
-
-
-def free_port() -> int:
-    """Return a port of the loopback interface that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from tests.foreign import FOREIGN
-from tests.ui.processes import ROOT, chat, free_port, wait_until_healthy
+from tests.ports import free_port
+from tests.ui.processes import ROOT, chat, wait_until_healthy
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.functions.servers import ROOT, Running, free_port, wait_until
+from tests.functions.servers import ROOT, Running, wait_until
+from tests.ports import free_port
 
 MOST = 65536  # PIBLOOM_MAX_BODY of `server`
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.functions.servers import ROOT, Running, Start, events_of, free_port, serve, wait_until
+from tests.functions.servers import ROOT, Running, Start, events_of, serve, wait_until
+from tests.ports import free_port
 
 
 def test_tokens_arrive_one_by_one(start: Start) -> None:

@@ -5,7 +5,6 @@ import json
 import os
 import pickle
 import shutil
-import socket
 import struct
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from model.baked.bake import bake
 from model.checkpoint.folder import Checkpoint
 from model.checkpoint.pickled import Unpickler
 from model.errors import ModelError
+from tests.ports import free_port
 
 Weights = dict[str, Tensor]
 NAME = "transformer.h.0.mlp.dense_h_to_4h.weight"
@@ -314,10 +314,11 @@ def test_without_torch_each_entry_says_what_to_install(
         )
         command = [sys.executable, "-c", code]
     else:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
-        words = {"FOLDER": str(folder), "OUT": str(tmp_path / "o.bloom"), "PORT": port}
+        words = {
+            "FOLDER": str(folder),
+            "OUT": str(tmp_path / "o.bloom"),
+            "PORT": str(free_port()),
+        }
         arguments = [words.get(each, each) for each in ENTRIES[entry]]
         command = [sys.executable, "-m", "cli.main", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)

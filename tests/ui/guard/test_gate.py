@@ -13,8 +13,8 @@ import httpx
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from tests.ports import free_port
 from tests.ui.bare_browser import SOCKET, Browser, Chat, event, everything, lines_of, running
-from tests.ui.processes import free_port
 from ui.guard.origin import same_host
 
 LISTED = "https://chat.example"

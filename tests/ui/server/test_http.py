@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.ports import free_port
 from tests.ui.bare_browser import Browser, Chat, lines_of, running
-from tests.ui.processes import free_port
 from ui.limits import PROBE_CONNECTIONS
 from ui.server.connections import ConnectionTable
 
