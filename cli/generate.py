@@ -28,7 +28,7 @@ def _stops(
 ) -> tuple[str, ...]:
     longest = get_args(ranges.Stop)[1].max_length
     for text in value:
-        flags.given(context, parameter, text)
+        flags.not_empty(context, parameter, text)
         if len(text) > longest:
             raise click.BadParameter(
                 f"a text of {len(text)} characters is too long; {longest} are the most.",
@@ -44,7 +44,7 @@ def _stops(
 
 def _url(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
     """Refuse what is no address of a function, before anything is sent there."""
-    if flags.given(context, parameter, value) is None:
+    if flags.not_empty(context, parameter, value) is None:
         return None
     assert value is not None
     if "@" in value:  # not shown: it may be a password
@@ -94,7 +94,7 @@ def _url(context: click.Context, parameter: click.Parameter, value: str | None) 
     type=Readable(),
     help="The function's key is in this file; or PIBLOOM_API_KEY.",
 )
-@flags.refused("--api-key", "PIBLOOM_API_KEY", "--api-key-file")
+@flags.refuse_secret("--api-key", "PIBLOOM_API_KEY", "--api-key-file")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
 def generate(
     prompt: str | None,

@@ -20,7 +20,7 @@ def setting_flags(command: F) -> F:
         variable = PREFIX + item.name.upper()
         if item.type is Secret:
             flag = "--" + item.name.replace("_", "-")
-            command = refused(flag, variable, f"{flag}-file")(command)
+            command = refuse_secret(flag, variable, f"{flag}-file")(command)
             continue
         among = item.metadata.get("among")
         command = click.option(
@@ -35,24 +35,24 @@ def setting_flags(command: F) -> F:
     return command
 
 
-def given(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """Refuse a flag with an empty value; a callback of click's."""
+def not_empty(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuse an empty value; a click callback."""
     if value == "":
         raise click.BadParameter("it is given, but empty.", context, parameter)
     return value
 
 
 def host(context: click.Context, parameter: click.Parameter, value: str) -> str:
-    """Refuse what cannot be a host's name or address; a callback of click's."""
+    """Refuse what cannot be a host's name or address; a click callback."""
     try:
         value.encode("idna")
     except UnicodeError:
         raise click.BadParameter(f"{value!r} is no host.", context, parameter) from None
-    given(context, parameter, value)
+    not_empty(context, parameter, value)
     return value
 
 
-def refused(flag: str, variable: str, file_flag: str) -> Callable[[F], F]:
+def refuse_secret(flag: str, variable: str, file_flag: str) -> Callable[[F], F]:
     """Give a command a hidden flag that says why a secret has no flag, and where it belongs."""
 
     def refuse(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
@@ -81,6 +81,6 @@ def _sentence(help_: str) -> str:
 
 
 def _note(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
-    if given(context, parameter, value) is not None:
+    if not_empty(context, parameter, value) is not None:
         assert parameter.name is not None
         context.meta.setdefault(_KEY, {})[parameter.name.upper()] = value
