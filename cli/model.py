@@ -33,7 +33,7 @@ def path_of(text: str, path: Path | None = None) -> Path:
     path = path or Path(text)
     if path.exists():
         return path
-    from model.checkpoint.hub import is_name
+    from model.checkpoint.hub.cache import is_name
 
     if not is_name(text.partition("@")[0]):
         return path  # whoever opens it says what is wrong with it

@@ -8,7 +8,7 @@ import click
 from cli.main import Failure, Refused
 from cli.text import print_json, visible
 from model.baked import cache
-from model.checkpoint import hub
+from model.checkpoint.hub.cache import all_pulled, remove
 from model.errors import ModelError
 
 
@@ -69,7 +69,7 @@ def rm(name: str) -> None:
     Of a checkpoint folder that was not pulled, only the baked copies are deleted.
     """
     try:
-        pulled = [model for model in hub.all_pulled() if model.name == name]
+        pulled = [model for model in all_pulled() if model.name == name]
         copies = [copy for copy in cache.copies() if str(copy.folder) == name]
         if not pulled and not copies:
             raise Failure(f"there is no model {visible(name)} here; pibloom models lists them")
@@ -79,7 +79,7 @@ def rm(name: str) -> None:
                 copy.size for copy in cache.copies() if copy.folder == model.folder
             )
             cache.forget(model.folder)
-            hub.remove(model)
+            remove(model)
         for copy in copies:
             cache.forget(copy.folder)
     except ModelError as error:
@@ -90,7 +90,7 @@ def rm(name: str) -> None:
 def _rows() -> list[Row]:
     copies = cache.copies()
     rows = []
-    for model in hub.all_pulled():
+    for model in all_pulled():
         own = [copy for copy in copies if copy.folder == model.folder]
         copies = [copy for copy in copies if copy not in own]
         revision = ", ".join((*model.revisions, model.commit[:12]))

@@ -9,7 +9,9 @@ import click
 
 from cli.main import Refused
 from cli.text import say, visible
-from model.checkpoint.hub import RemoteModel, fetch, find, pulled
+from model.checkpoint.hub.cache import pulled
+from model.checkpoint.hub.fetch import RemoteModel, fetch
+from model.checkpoint.hub.find import find
 from model.errors import ModelError
 
 

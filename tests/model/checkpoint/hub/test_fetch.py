@@ -9,9 +9,11 @@ import pytest
 from huggingface_hub import constants
 from huggingface_hub import file_download as client
 
-from model.checkpoint import hub as ours
 from model.checkpoint.folder import Checkpoint
-from model.checkpoint.hub import fetch, find, is_name, pulled
+from model.checkpoint.hub import fetch as fetching
+from model.checkpoint.hub.cache import is_name, pulled
+from model.checkpoint.hub.fetch import fetch
+from model.checkpoint.hub.find import find
 from model.errors import ModelError
 from model.names import default_model, folder_name
 from tests.fake_hub import FakeHub, fake_hub
@@ -39,7 +41,7 @@ def hub(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
         monkeypatch.setattr(constants, "ENDPOINT", hub.url)
         template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(ours, "_PAUSE", 0)
+        monkeypatch.setattr(fetching, "_PAUSE", 0)
         yield hub
 
 

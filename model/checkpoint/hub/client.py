@@ -1,0 +1,75 @@
+"""The hub's own library, and its errors and the network's as sentences.
+
+`huggingface_hub` (the extra `hub`; serving does not import it) knows the protocol, the layout of
+the cache, tokens, mirrors and offline use: HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_OFFLINE.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from model.errors import ModelError
+
+
+def hub_library() -> Any:
+    """Return the package `huggingface_hub`; `ModelError` says how to install it."""
+    try:
+        import huggingface_hub
+    except ModuleNotFoundError as error:
+        raise ModelError(
+            f"a model is pulled by {error.name}; install piBLOOM with its extra 'hub'"
+            " (pip install -e '.[hub]')"
+        ) from None
+    return huggingface_hub
+
+
+@contextmanager
+def hub_errors(name: str, revision: str | None) -> Iterator[None]:
+    """Turn the errors of the hub and of the network into a `ModelError` of one sentence."""
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except errors.GatedRepoError:
+        raise ModelError(
+            f"{name} is gated: accept its terms on its page of the hub, then set HF_TOKEN to a"
+            " token of the account that did"
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise ModelError(f"{name} has no revision {revision!r}") from None
+    except errors.RepositoryNotFoundError:
+        raise ModelError(
+            f"there is no model {name} on the hub, or it is private, and HF_TOKEN is not a token"
+            " that may read it"
+        ) from None
+    except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError) as error:
+        if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "on", "yes", "true"):
+            raise ModelError(f"{name} is not here, and HF_HUB_OFFLINE is set") from None
+        raise ModelError(
+            f"{name} is not here, and the hub cannot be reached: {_cause(error)}"
+        ) from None
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code
+        asked = "it asks to wait a while" if status == 429 else "try again later"
+        raise ModelError(f"{name} was not pulled: the hub answered {status}; {asked}") from None
+    except OSError as error:
+        raise ModelError(f"{name} was not pulled: {error.strerror or _cause(error)}") from None
+    except Exception as error:
+        if not is_network(error):
+            raise
+        raise ModelError(
+            f"{name} was not pulled: the hub cannot be reached ({_cause(error)})"
+        ) from None
+
+
+def is_network(error: Exception) -> bool:
+    """Whether an error comes from the HTTP client: a line that broke, or was never there."""
+    return any(kind.__name__ == "TransportError" for kind in type(error).__mro__)
+
+
+def _cause(error: BaseException) -> str:
+    """Return the first sentence of the innermost error."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

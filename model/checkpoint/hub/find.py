@@ -1,0 +1,107 @@
+"""A model on the hub: looked up by its name, and refused before its weights are fetched."""
+
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from model.checkpoint.card import license_of
+from model.checkpoint.hub.cache import is_name
+from model.checkpoint.hub.client import hub_errors, hub_library
+from model.checkpoint.hub.fetch import RemoteFile, RemoteModel, fetch_missing
+from model.config import BloomConfig
+from model.errors import ModelError
+from model.files import read_object
+
+if TYPE_CHECKING:
+    from huggingface_hub import RepoSibling
+
+
+# The small files that a bake reads, and what a person should read.
+_DESCRIPTIONS = {
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "README.md",
+    "LICENSE",
+    "LICENSE.md",
+    "LICENSE.txt",
+}
+_TEMPLATES = "additional_chat_templates"
+
+
+def find(name: str, revision: str | None = None) -> RemoteModel:
+    """Look a model up and fetch its small files, so that gigabytes of the wrong kind are refused.
+
+    `ModelError` when there is no such model or revision, when it is gated, of another architecture
+    or lacks a file, and when the hub cannot be reached or asks to wait.
+    """
+    if not is_name(name):
+        raise ModelError(f"{name!r} is no name of a model; names are like bigscience/bloomz-560m")
+    hub = hub_library()
+    with hub_errors(name, revision):
+        found = hub.HfApi().model_info(name, revision=revision, files_metadata=True)
+        siblings = {each.rfilename: each for each in found.siblings or ()}
+        commit = str(found.sha)
+        _refuse_others(name, siblings)
+        # This also notes in the cache which commit the revision is.
+        config = Path(hub.hf_hub_download(name, "config.json", revision=revision))
+    folder = config.parent
+    if folder.name != commit:
+        raise ModelError(f"{name} was changed on the hub while it was looked up; try again")
+    BloomConfig.open(config)
+    small = [each for each in siblings if each in _DESCRIPTIONS or _is_template(each)]
+    weights, index = _weights(name, siblings)
+    small += [index] if index else []
+    described = [_file(siblings[each]) for each in sorted(small)]
+    model = RemoteModel(name, commit, folder, None, tuple(described))
+    fetch_missing(model, lambda file, done: None)
+    if index:
+        weights = _shards(name, folder / index, siblings)
+    files = [*described, *(_file(siblings[each]) for each in weights)]
+    return RemoteModel(name, commit, folder, license_of(folder), tuple(files))
+
+
+def _refuse_others(name: str, siblings: dict[str, "RepoSibling"]) -> None:
+    """Say what a repository is that holds no whole model."""
+    if "config.json" not in siblings:
+        if "adapter_config.json" in siblings:
+            raise ModelError(f"{name} is an adapter (LoRA), and no whole model")
+        raise ModelError(f"{name} has no config.json, so it is no model of transformers' kind")
+    if "tokenizer.json" not in siblings:
+        raise ModelError(f"{name} has no tokenizer.json, which piBLOOM needs")
+
+
+def _weights(name: str, siblings: dict[str, "RepoSibling"]) -> tuple[list[str], str | None]:
+    """Return the weights that transformers would read: files, or the index that names them."""
+    for whole in ("model.safetensors", "pytorch_model.bin"):
+        if whole in siblings:
+            return [whole], None
+        if f"{whole}.index.json" in siblings:
+            return [], f"{whole}.index.json"
+    raise ModelError(f"{name} has neither model.safetensors nor pytorch_model.bin, nor their index")
+
+
+def _shards(name: str, index: Path, siblings: dict[str, "RepoSibling"]) -> list[str]:
+    table = read_object(index, 256 << 20).get("weight_map")
+    shards = sorted(set(map(str, table.values()))) if isinstance(table, dict) else []
+    for shard in shards:
+        if shard not in siblings:
+            raise ModelError(f"{name} lacks {shard!r}, although its {index.name} names it")
+    if not shards:
+        raise ModelError(f"{name}: its {index.name} names no weights")
+    return shards
+
+
+def _is_template(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.parent == PurePosixPath(_TEMPLATES) and path.suffix == ".jinja"
+
+
+def _file(sibling: "RepoSibling") -> RemoteFile:
+    if sibling.lfs:
+        return RemoteFile(sibling.rfilename, sibling.lfs.size, sibling.lfs.sha256, large=True)
+    return RemoteFile(sibling.rfilename, sibling.size or 0, str(sibling.blob_id), large=False)
