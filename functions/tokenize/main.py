@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Any
 
 import msgspec
 from flask import Request, Response, current_app
@@ -26,8 +26,16 @@ from functions.http.replies import json_reply
 from functions.http.routing import Routes
 from functions.metrics import Registry
 from functions.openapi import Operation
-from functions.service import Service, State
+from functions.service import Service
 from functions.settings import Settings
+from functions.tokenize.schemas import (
+    DetokenizeBody,
+    Root,
+    Text,
+    TokenizeBody,
+    Tokens,
+    Vocabulary,
+)
 from model.baked.source import model_name, open_tokenizer
 from model.text.tokenizer import Spans, Tokenizer
 
@@ -73,12 +81,6 @@ install(current_app, settings, metrics)
 current_app.extensions["pibloom"] = service
 
 
-class TokenizeBody(msgspec.Struct, forbid_unknown_fields=True):
-    """What `POST /` takes."""
-
-    text: str
-
-
 def post_tokenize(request: Request) -> Response:
     """Split a text into tokens."""
     body = read_body(request, TokenizeBody)
@@ -95,12 +97,12 @@ def post_tokenize(request: Request) -> Response:
             return long_answer(written(spans, piece), places.pop_all())
     ids, starts, ends = (each[: spans.count] for each in (spans.ids, spans.starts, spans.ends))
     return json_reply(
-        {
-            "ids": ids,
-            "pieces": list(map(piece, ids)),
-            "offsets": list(zip(starts, ends, strict=True)),
-            "count": spans.count,
-        }
+        Tokens(
+            ids=ids,
+            pieces=list(map(piece, ids)),
+            offsets=list(zip(starts, ends, strict=True)),
+            count=spans.count,
+        )
     )
 
 
@@ -151,12 +153,6 @@ def written(spans: Spans, piece: Callable[[int], str]) -> Iterator[bytes]:
     yield b',"count":%d}' % spans.count
 
 
-class DetokenizeBody(msgspec.Struct, forbid_unknown_fields=True):
-    """What `POST /detokenize` takes."""
-
-    ids: list[Annotated[int, msgspec.Meta(ge=0)]]
-
-
 def post_detokenize(request: Request) -> Response:
     """Join tokens to a text; special ones are left out."""
     body = read_body(request, DetokenizeBody)
@@ -168,7 +164,7 @@ def post_detokenize(request: Request) -> Response:
             param=f"ids[{beyond}]",
         )
     if len(body.ids) <= BLOCK:
-        return json_reply({"text": tokenizer.decode(body.ids)})
+        return json_reply(Text(text=tokenizer.decode(body.ids)))
     ids = array("I", body.ids)
 
     def text() -> Iterator[bytes]:
@@ -184,47 +180,19 @@ def post_detokenize(request: Request) -> Response:
 def get_root(request: Request) -> Response:
     """Say what is served."""
     loaded = service.peek()
-    model = loaded and {"name": loaded.name, "vocab_size": loaded.tokenizer.size}
-    return json_reply(
-        {"service": "tokenize", "version": version(), "state": service.state, "model": model}
+    root = Root(
+        service="tokenize",
+        version=version(),
+        state=service.state,
+        model=Vocabulary(name=loaded.name, vocab_size=loaded.tokenizer.size) if loaded else None,
     )
-
-
-class Tokens(TypedDict):
-    """A text's tokens; offsets are in characters: a token's first, and the one past its last."""
-
-    ids: list[int]
-    pieces: list[str]
-    offsets: list[tuple[int, int]]
-    count: int
-
-
-class Text(TypedDict):
-    """What tokens say."""
-
-    text: str
-
-
-class Vocabulary(TypedDict):
-    """The model whose tokenizer this is."""
-
-    name: str
-    vocab_size: int
-
-
-class Root(TypedDict):
-    """What is served; `model` is null until it is loaded."""
-
-    service: Literal["tokenize"]
-    version: str
-    state: State
-    model: Vocabulary | None
+    return json_reply(root)
 
 
 OPERATIONS = (
-    Operation("POST", "/", "Split a text", TokenizeBody, Tokens),
-    Operation("POST", "/detokenize", "Join tokens", DetokenizeBody, Text),
-    Operation("GET", "/", "What is served", answer=Root),
+    Operation("GET", "/", "getRoot", "What is served", answer=Root),
+    Operation("POST", "/", "tokenize", "Split a text into tokens", TokenizeBody, Tokens),
+    Operation("POST", "/detokenize", "detokenize", "Join tokens to a text", DetokenizeBody, Text),
     *openapi.COMMON,
 )
 

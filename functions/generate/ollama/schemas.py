@@ -62,7 +62,7 @@ class OllamaMessage(msgspec.Struct, forbid_unknown_fields=True):
     """A message of a conversation."""
 
     role: Literal["system", "user", "assistant"]
-    content: str | None = ""
+    content: str | None = None
     images: list[Any] | None = None
     tool_calls: list[Any] | None = None
     tool_name: str | None = None

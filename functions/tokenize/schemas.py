@@ -1,0 +1,50 @@
+"""What the routes of `tokenize` take, and what they answer."""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from functions.service import State
+
+
+class TokenizeBody(msgspec.Struct, forbid_unknown_fields=True):
+    """What `POST /` takes."""
+
+    text: str
+
+
+class DetokenizeBody(msgspec.Struct, forbid_unknown_fields=True):
+    """What `POST /detokenize` takes."""
+
+    ids: list[Annotated[int, msgspec.Meta(ge=0)]]
+
+
+class Tokens(msgspec.Struct, kw_only=True):
+    """A text's tokens; offsets are in characters: a token's first, and the one past its last."""
+
+    ids: list[int]
+    pieces: list[str]
+    offsets: list[tuple[int, int]]
+    count: int
+
+
+class Text(msgspec.Struct, kw_only=True):
+    """What tokens say."""
+
+    text: str
+
+
+class Vocabulary(msgspec.Struct, kw_only=True):
+    """The model whose tokenizer this is."""
+
+    name: str
+    vocab_size: int
+
+
+class Root(msgspec.Struct, kw_only=True):
+    """What is served; `model` is null until it is loaded."""
+
+    service: Literal["tokenize"]
+    version: str
+    state: State
+    model: Vocabulary | None
