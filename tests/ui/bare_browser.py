@@ -4,12 +4,13 @@ import json
 import os
 import re
 import signal
+import socket as sockets
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlencode
@@ -153,6 +154,34 @@ class Browser:
         return next(str(e["listener_id"]) for e in events if kind in e["type"])
 
 
+@contextmanager
+def running_silently(port: int, **how: Any) -> Iterator[Chat]:
+    """Start the chat; at the end it must have written nothing."""
+    with running(port, **how) as chat:
+        yield chat
+        output = "\n".join(lines_of(chat.end()))
+        assert output == "", output[:3000]
+
+
+def ask(chat: Chat, data: bytes, seconds: float = 2.0) -> bytes:
+    """Send bytes, and return what comes until the connection is closed or silent."""
+    with sockets.create_connection(("127.0.0.1", chat.port), timeout=10) as connection:
+        with suppress(OSError):
+            connection.sendall(data)
+        connection.settimeout(seconds)
+        got = b""
+        with suppress(OSError):
+            while more := connection.recv(65536):
+                got += more
+        return got
+
+
+def resident(chat: Chat) -> int:
+    """Return the bytes that the chat holds."""
+    status = Path(f"/proc/{chat.process.pid}/status").read_text()
+    return 1024 * int(status.split("VmRSS:")[1].split()[0])
+
+
 def event(name: str, content: object) -> str:
     """Return a packet."""
     return f"42{json.dumps([name, content])}"
@@ -174,3 +203,39 @@ def lines_of(output: str) -> list[str]:
     """Return what the chat wrote, but for what it says of its functions."""
     lines = output.splitlines()
     return [line for line in lines if not re.fullmatch(r"(generate|tokenize): [\w, ]+", line)]
+
+
+def theme_click(browser: Browser, client_id: str | None = None) -> str:
+    """A press on a button that shows: the theme's."""
+    number = next(
+        int(n)
+        for n, e in browser.elements.items()
+        if e["tag"] == "button" and (e.get("props") or {}).get("aria-pressed") == "false"
+    )
+    return event("event", click_of(browser, number, client_id))
+
+
+def click_of(browser: Browser, number: int, client_id: str | None = None) -> dict[str, object]:
+    """Return the content of a press on a button."""
+    return {
+        "id": number,
+        "client_id": client_id or browser.client_id,
+        "listener_id": browser.listener(number, "click"),
+        "args": ["{}"],
+    }
+
+
+def draft_event(browser: Browser, text: str) -> str:
+    """A text that is typed into the composer."""
+    number = next(
+        int(n)
+        for n, e in browser.elements.items()
+        if (e.get("props") or {}).get("placeholder") == "Message piBLOOM"
+    )
+    content = {
+        "id": number,
+        "client_id": browser.client_id,
+        "listener_id": browser.listener(number, "update"),
+        "args": [json.dumps(text)],
+    }
+    return event("event", content)

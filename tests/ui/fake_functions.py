@@ -254,6 +254,12 @@ def said(text: str) -> Answer:
     return Answer([*steps, done(text, 5, len(cut))])
 
 
+def halted(text: str, gate: asyncio.Event | None = None) -> Answer:
+    """Return an answer that says a text, then waits, for ever or until the gate opens."""
+    steps: list[Step] = [token(piece, index) for index, piece in enumerate(pieces(text))]
+    return Answer([*steps, gate or asyncio.Event(), done(text, 5, len(steps))])
+
+
 def error(kind: str, code: int, message: str, **more: Any) -> dict[str, Any]:
     """Return an error in the functions' shape."""
     return {"error": {"code": code, "type": kind, "message": message, "param": None, **more}}

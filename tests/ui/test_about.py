@@ -3,7 +3,7 @@
 import pytest
 from nicegui.testing import User
 
-from tests.ui.conftest import PATIENCE, Site
+from tests.ui.simulated import PATIENCE, Site
 
 pytestmark = pytest.mark.asyncio
 

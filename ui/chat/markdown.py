@@ -1,7 +1,7 @@
-"""A reply's Markdown as HTML that is safe by construction, block by block while it streams.
+"""A reply's Markdown as HTML that is safe by construction, block by block.
 
 A model's output is untrusted. HTML in it is shown as text, an image becomes its description
-(loading one would tell its host who reads), and links go to http, https and mailto only.
+(its host would learn who reads it), and links go to http, https and mailto only.
 """
 
 from collections.abc import Sequence
@@ -29,70 +29,17 @@ DIRECTED = (
     "td_open",
 )
 
-
-# A block that is still being written is rendered anew with every piece while it is short. A longer
-# one is rendered when it has grown by this share, so that the work is linear in its length.
-SHORT_BLOCK = 1_000  # characters
-GROWTH = 1 / 8
 # Longer code is shown in one colour: the time of some languages' lexers grows with its square.
 PAINTED = 2_000  # characters
 
 
-class GrowingMarkdown:
-    """The HTML blocks of a growing text: final ones, those that may change, and plain text.
-
-    The work of all calls together is linear in the length of the text.
-    """
-
-    def __init__(self) -> None:
-        self.blocks: list[str] = []
-        self._closed = 0  # how many of the blocks are final
-        self._rest = ""  # the text of those that are not
-        self._waiting = 0  # how many characters at its end are in no block yet
-
-    @property
-    def tail(self) -> str:
-        """The end of the text that is in no block yet."""
-        return self._rest[len(self._rest) - self._waiting :]
-
-    def feed(self, text: str) -> int:
-        """Add text; return the index of the first block that is new or changed."""
-        text = text.replace("\r", "")  # a lone one would count as a line
-        self._rest += text
-        self._waiting += len(text)
-        if len(self._rest) > SHORT_BLOCK and self._waiting < GROWTH * len(self._rest):
-            return len(self.blocks)
-        return self.finish()
-
-    def finish(self) -> int:
-        """Render all that was fed; return the index of the first block that is new or changed."""
-        first = self._closed
-        if self._waiting:
-            new_line = "\n" in self.tail
-            self._waiting = 0
-            del self.blocks[first:]
-            if new_line:
-                self._close()
-            self.blocks += _blocks(self._rest)[0]
-        return first
-
-    def _close(self) -> None:
-        """Finish what is before the last block; a line that may go on decides nothing yet."""
-        whole_lines = self._rest[: self._rest.rindex("\n") + 1]
-        blocks, start_of_last = _blocks(whole_lines)
-        if len(blocks) > 1:
-            self.blocks += blocks[:-1]
-            self._closed += len(blocks) - 1
-            self._rest = self._rest[start_of_last:]
-
-
 def render(text: str) -> list[str]:
     """Return the HTML of each top-level block of a whole text."""
-    return _blocks(text.replace("\r", ""))[0]
+    return render_blocks(text.replace("\r", ""))[0]
 
 
-def _blocks(text: str) -> tuple[list[str], int]:
-    """Return the HTML of each block, and the offset at which the last one starts."""
+def render_blocks(text: str) -> tuple[list[str], int]:
+    """Return the HTML of each top-level block, and the offset at which the last one starts."""
     env: EnvType = {}
     tokens = PARSER.parse(text, env)
     blocks, start, line = [], 0, 0

@@ -19,7 +19,7 @@ from ui.api import events as api
 from ui.api import sentences
 from ui.api.errors import FunctionError
 from ui.chat.conversation import Reply
-from ui.chat.markdown import GrowingMarkdown
+from ui.chat.growing_markdown import GrowingMarkdown
 from ui.chat.timing import Timing
 from ui.chat.turn import TurnView
 

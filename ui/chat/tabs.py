@@ -5,7 +5,7 @@ from typing import Generic, Protocol, TypeVar
 
 
 class TabPage(Protocol):
-    """A page that can be told that it is no longer looked at."""
+    """A page that can end what runs for it."""
 
     def leave(self) -> None:
         """End everything that runs for the page."""

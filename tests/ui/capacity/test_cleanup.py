@@ -8,7 +8,7 @@ from nicegui import app
 from nicegui.observables import ObservableDict
 from nicegui.testing import User
 
-from tests.ui.conftest import Site
+from tests.ui.simulated import Site
 from ui.capacity.cleanup import forget_oldest_tabs, forget_oldest_visitors, size_of
 
 

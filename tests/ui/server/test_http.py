@@ -1,52 +1,20 @@
-"""The chat's connections: bounded in number, size and time, with a place for probes."""
+"""Requests: bounded in number, size and time."""
 
-import asyncio
-import os
-import resource
 import socket
-import struct
-import time
-from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.ports import free_port
-from tests.ui.bare_browser import Browser, Chat, lines_of, running
-from ui.limits import PROBE_CONNECTIONS
-from ui.server.connections import ConnectionTable
-
-DESCRIPTORS = 420  # leaves room for 100 connections or so
-
-
-def few_descriptors() -> None:
-    resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
-
-
-@pytest.fixture(scope="module")
-def chat() -> Iterator[Chat]:
-    with running(free_port(), before=few_descriptors) as running_chat:
-        yield running_chat
-        output = "\n".join(lines_of(running_chat.end()))
-        assert output == "", output[:3000]
-
-
-def ask(chat: Chat, data: bytes, seconds: float = 2.0) -> bytes:
-    """Send bytes, and return what comes until the connection is closed or silent."""
-    with socket.create_connection(("127.0.0.1", chat.port), timeout=10) as connection:
-        with suppress(OSError):
-            connection.sendall(data)
-        connection.settimeout(seconds)
-        got = b""
-        with suppress(OSError):
-            while more := connection.recv(65536):
-                got += more
-        return got
-
+from tests.ui.bare_browser import (
+    Chat,
+    ask,
+    resident,
+)
 
 HOST = b"Host: pi\r\n"
+
+
 MALFORMED = [
     b"\r\n\r\n",
     b"\x00",
@@ -99,6 +67,8 @@ MALFORMED = [
     + b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
     + b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
 ]
+
+
 PATHS = [
     "/%00",
     "/%0a",
@@ -155,50 +125,6 @@ def test_addresses_of_nothing_are_404(chat: Chat, path: str) -> None:
     assert b"import " not in answer
 
 
-def test_silent_connections_make_way_and_probes_are_answered(chat: Chat) -> None:
-    """More of them than the process may have files open."""
-    with ExitStack() as stack:
-        for _ in range(DESCRIPTORS + 200):
-            stack.enter_context(socket.create_connection(("127.0.0.1", chat.port), timeout=10))
-        for _ in range(5):
-            assert httpx.get(f"{chat.url}/healthz", timeout=10).json() == {"status": "ok"}
-        Browser(chat).enter().close()
-        open_files = len(os.listdir(f"/proc/{chat.process.pid}/fd"))
-        assert open_files < DESCRIPTORS - 100
-    assert httpx.get(f"{chat.url}/healthz", timeout=10).status_code == 200
-
-
-class Line(asyncio.Transport):
-    """A connection that notes whether it was ended."""
-
-    ended = False
-
-    def abort(self) -> None:
-        self.ended = True
-
-
-def test_the_longest_silent_make_way_and_probes_find_a_place_when_all_are_busy() -> None:
-    table = ConnectionTable()
-    table.limit = 4
-    lines = [Line() for _ in range(4)]
-    assert all(table.add(line) for line in lines)
-    table.mark_busy(lines[0])
-    new = Line()
-    assert table.add(new)
-    assert [line.ended for line in lines] == [False, True, False, False]
-    for line in (*lines[2:], new):
-        table.mark_busy(line)
-    probes = [Line() for _ in range(PROBE_CONNECTIONS)]
-    assert not any(table.add(probe) for probe in probes)
-    assert not any(probe.ended for probe in probes)
-    assert not table.add(Line())
-    assert [probe.ended for probe in probes[:2]] == [True, False]
-    table.mark_silent(new)
-    assert table.add(Line())
-    assert new.ended
-    assert len(table.open) == 4 + PROBE_CONNECTIONS
-
-
 def test_requests_behind_each_other_are_answered_in_turn(chat: Chat) -> None:
     paths = ["/healthz", "/nothing", "/healthz", "/", "/nothing", "/healthz"] * 2
     heads = "".join(f"GET {path} HTTP/1.1\r\nHost: pi\r\n\r\n" for path in paths)
@@ -248,70 +174,3 @@ def test_heads_that_never_end_are_ended(chat: Chat) -> None:
             with suppress(ConnectionResetError):
                 while connection.recv(1000):
                     pass
-
-
-def test_a_client_that_reads_no_pongs_holds_no_memory(chat: Chat) -> None:
-    browser = Browser(chat)
-    opened = browser.enter()
-    raw = opened.socket
-    mask = b"\x00\x00\x00\x00"
-    ping = b"\x89" + struct.pack("B", 0x80 | 125) + mask + b"x" * 125
-    before = resident(chat)
-    raw.settimeout(1)
-    with suppress(OSError):
-        for _ in range(2_000):  # 26 MB
-            raw.sendall(ping * 100)
-    assert resident(chat) - before < 12 * 2**20
-    raw.close()
-
-
-def test_messages_that_never_end_are_bounded_together(chat: Chat) -> None:
-    """Each below the bound of one message; all of them together beyond the bound of all."""
-    browsers = [Browser(chat) for _ in range(3)]
-    part = b"\x01" + struct.pack("!BQ", 0x80 | 127, 990_000) + b"\x00" * 4 + b"x" * 990_000
-    before = resident(chat)
-    opened = [browser.enter() for browser in browsers for _ in range(4)]
-    connections = [connection.socket for connection in opened]
-    for connection in connections:
-        with suppress(OSError):
-            connection.sendall(part)
-    assert httpx.get(f"{chat.url}/healthz", timeout=10).status_code == 200
-    assert resident(chat) - before < 48 * 2**20
-    for connection in connections:
-        connection.close()
-
-
-def resident(chat: Chat) -> int:
-    """Return the bytes that the chat holds."""
-    status = Path(f"/proc/{chat.process.pid}/status").read_text()
-    return 1024 * int(status.split("VmRSS:")[1].split()[0])
-
-
-def test_a_storm_of_pages_is_turned_away_with_a_page_that_tries_again(chat: Chat) -> None:
-    """Pages whose socket never comes, from visitors who are all new."""
-    with httpx.Client(base_url=chat.url, timeout=30) as client:
-        answers = []
-        for _ in range(120):
-            client.cookies.clear()
-            answers.append(client.get("/"))
-    busy = [answer for answer in answers if answer.status_code == 503]
-    assert len(busy) >= 40
-    assert busy[0].headers["Retry-After"] == "5"
-    assert 'http-equiv="refresh"' in busy[0].text
-    assert "tries again" in busy[0].text
-    time.sleep(5.5)  # the grace of the pages that wait
-    assert httpx.get(chat.url, timeout=30).status_code == 200
-
-
-def test_a_visitors_pages_are_bounded(chat: Chat) -> None:
-    browser = Browser(chat)
-    sockets = []
-    for _ in range(23):
-        sockets.append(browser.enter())
-        browser.open()
-    sockets.append(browser.enter())
-    refused = browser.http.get("/")
-    assert refused.status_code == 503
-    assert "24 chats open" in refused.text
-    for opened in sockets:
-        opened.close()
