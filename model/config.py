@@ -40,7 +40,7 @@ _DEFAULT_CONTEXT = 2048  # what the published models were trained at; ALiBi has 
 
 @dataclass(frozen=True)
 class BloomConfig:
-    """The numbers that an engine needs of a BLOOM; `ModelError` when they do not fit together."""
+    """The shape of a BLOOM, and what ends its replies; `ModelError` when it is not consistent."""
 
     vocab_size: int  # rows of the word embedding; the tokenizer may have fewer entries
     hidden_size: int
@@ -84,7 +84,7 @@ class BloomConfig:
     def open(cls, path: Path) -> "BloomConfig":
         """Read a `config.json`; `ModelError` when it is missing, damaged or of another model.
 
-        Its `eos_token_id` is not read: what ends a reply is `GenerationConfig`'s to say.
+        Its `eos_token_id` is not read: `GenerationConfig` reads what ends a reply.
         """
         try:
             data = read_json(path)

@@ -1,5 +1,5 @@
-"""What can be wrong with a model, told to the person who chose it."""
+"""The error of a model that cannot be used."""
 
 
 class ModelError(Exception):
-    """A model that cannot be used; the message is one sentence that names the file and why."""
+    """A model cannot be used; the message is one sentence that names the file and the reason."""

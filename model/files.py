@@ -1,7 +1,7 @@
-"""Reading the small files of a checkpoint, which is somebody else's: bounded, errors as sentences.
+"""Reading a checkpoint's small files, which are not trusted: with limits, and errors as sentences.
 
-Whatever lies at the path (a device, a pipe, a folder, gigabytes, JSON nested beyond reason), the
-outcome is a value or a `ModelError` that names the file.
+Whatever is at the path (a device, a pipe, a folder, gigabytes, deeply nested JSON), the result is a
+value or a `ModelError` that names the file.
 """
 
 import json
@@ -24,7 +24,7 @@ def read_text(path: Path, largest: int = LARGEST) -> str:
 def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
     """Return a regular file's bytes; `FileNotFoundError` when nothing is there."""
     try:
-        # A pipe must not hold us up, and a device must not be read.
+        # Opening a pipe must not wait for its writer, and a device must not be read.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         raise
@@ -67,7 +67,7 @@ def read_object(path: Path, largest: int = LARGEST) -> dict[str, Any]:
 
 
 def shown(value: object) -> str:
-    """Write a foreign value into an error, in one line of bounded length."""
+    """Return a value as text for an error: one line of printable characters, shortened."""
     try:
         text = repr(value) if not isinstance(value, Path | Exception) else str(value)
     except (RecursionError, ValueError):  # nested too deeply, or a number of too many digits

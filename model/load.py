@@ -1,4 +1,4 @@
-"""From a baked file or a checkpoint folder to a model that answers: opened, started and warmed."""
+"""From a baked file or a checkpoint folder to a running model: opened, started and warmed up."""
 
 import logging
 from collections.abc import Callable
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a person may want to know of the model that answers."""
+    """Facts about the model, for people."""
 
     name: str
     architecture: str
@@ -50,7 +50,7 @@ class LoadedModel:
     chat: ChatTemplate
     scheduler: Scheduler
     info: ModelInfo
-    sampling: SamplingParams = DEFAULTS  # what a request that names nothing gets
+    sampling: SamplingParams = DEFAULTS  # for fields that a request does not name
 
     def close(self, grace: float = 0.0) -> None:
         """Stop generating; running generations get `grace` seconds."""
@@ -59,13 +59,13 @@ class LoadedModel:
 
 @dataclass(frozen=True)
 class _Opened:
-    """A model before its scheduler."""
+    """A model that is open, before its scheduler is made."""
 
     engine: Engine[Any]
     tokenizer: Tokenizer
     chat: ChatSource
     sampling: SamplingParams
-    notes: tuple[str, ...]  # what of its defaults is taken otherwise than written
+    notes: tuple[str, ...]  # which of its defaults are not used as written
     name: str
     license: str | None
     parameters: int
@@ -200,7 +200,7 @@ def _chat(opened: _Opened, named: str) -> ChatTemplate:
 
 
 def _warm(scheduler: Scheduler, tokenizer: Tokenizer) -> None:
-    """Generate one token, so that whoever is told "ready" waits for nothing more."""
+    """Generate one token, so that the first request after "ready" is as fast as later ones."""
     request = GenerationRequest(
         prompt=tuple(tokenizer.ids("Hello")),
         max_new_tokens=1,

@@ -1,4 +1,4 @@
-"""What engines and checkpoint folders are called, and which folder the project ships."""
+"""The names of engines and checkpoint folders, and the folder that the project ships."""
 
 from pathlib import Path
 

@@ -1,14 +1,14 @@
-"""How a reply is drawn: what a request may ask of the sampler, and a model may recommend."""
+"""The parameters of sampling, which a request may set and a model may recommend."""
 
 import math
 from dataclasses import dataclass
 
-MAX_TOP_K = 1024  # candidates beyond them are never looked at: all of BLOOM's would take seconds
+MAX_TOP_K = 1024  # candidates in all; looking at BLOOM's whole vocabulary would take seconds
 
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How a reply is drawn; `ValueError` names the first field out of its range."""
+    """The parameters of sampling; `ValueError` names the first field out of its range."""
 
     temperature: float = 0.8  # 0 takes the likeliest token always
     top_k: int = 40  # 0 considers as many as are ever considered, `MAX_TOP_K`

@@ -1,4 +1,4 @@
-"""The baked copies of checkpoint folders that are served: made once, kept in a cache.
+"""The cache of baked copies: a checkpoint folder is baked once, before it is first served.
 
 A copy's name holds a digest of everything that its bytes depend on: the contents of the folder's
 files, the model's name, the bits, and the code that bakes. Digests of files are remembered beside
@@ -43,7 +43,7 @@ Digests = dict[str, tuple[list[int], str]]  # by name: a file's status, and its 
 
 
 def baked_copy(folder: Path, bits: int = 8, progress: BakeProgress = no_progress) -> Path:
-    """Return a checkpoint folder's copy in the cache, baking it first when it is new or changed.
+    """Return a checkpoint folder's baked copy; it is baked first when it is new or has changed.
 
     Copies of what the folder held before are deleted, and so is what killed bakes left behind.
     """
@@ -51,7 +51,8 @@ def baked_copy(folder: Path, bits: int = 8, progress: BakeProgress = no_progress
     place = cache_folder()
     record = place / f"{_digest(os.fsencode(folder.resolve()))}{_RECORD}"
     known = _read_record(record)
-    # What is refused is not read first; a pickle that is known is not listed, which takes seconds.
+    # The folder is checked before its files are read. A pickle that is known is not opened, since
+    # listing its tensors takes seconds.
     pickled = any(path.suffix != ".safetensors" for path in weight_files(folder))
     checkpoint = None if known and pickled else Checkpoint.open(folder)
     digests = _digests(folder, known)
@@ -125,7 +126,7 @@ def _no_cache(folder: Path, error: OSError) -> ModelError:
 
 
 def _usable(copy: Path) -> bool:
-    """Whether a copy is there, and whole as far as its header tells: the next bake replaces it."""
+    """Whether a copy exists and its header is valid; a bake replaces one that is not."""
     try:
         BakedModel(copy)
     except ModelError:
@@ -157,7 +158,7 @@ def _copy_name(folder: Path, bits: int, digests: Digests) -> str:
 
 @cache
 def _baker() -> str:
-    """Digest the code that bakes: a newer piBLOOM may write other bytes of the same files."""
+    """Digest the code that bakes, since a newer piBLOOM may write other bytes."""
     native = LIBRARY.parent
     compiled = [
         path for name in ("bloom.h", "layout.h", "pack.c") if (path := native / name).exists()
@@ -173,7 +174,7 @@ def _baker() -> str:
 
 
 def _digests(folder: Path, known: Digests) -> Digests:
-    """Digest the files that a bake reads, and the names of the others, which may forbid it."""
+    """Digest the files that a bake reads; of other files only the names matter."""
     weights = set(weight_files(folder))
     found: Digests = {}
     for path in sorted([*folder.iterdir(), *(folder / _TEMPLATES).glob("*")]):
@@ -212,7 +213,7 @@ def _digest(data: bytes) -> str:
 
 
 def _read_record(record: Path) -> Digests:
-    """Return the digests that are remembered of a folder; none when they cannot be read."""
+    """Return a folder's digests from its record; none when it cannot be read."""
     files = _load(record).get("files")
     known: Digests = {}
     for name, entry in files.items() if isinstance(files, dict) else ():

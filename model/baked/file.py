@@ -38,10 +38,10 @@ def is_baked(path: Path) -> bool:
 
 
 class BakedModel:
-    """A mapped `model.bloom`; what is read of it is read in place.
+    """A mapped `model.bloom`; its contents are used in place.
 
-    The mapping lives as long as this object. A file must be replaced by renaming another one over
-    it: one that is cut short while it is mapped ends the process that reads there (SIGBUS).
+    The mapping lives as long as this object. Replace a file only by renaming another one over it:
+    a file that is truncated while it is mapped ends the process that reads there (SIGBUS).
     """
 
     def __init__(self, path: Path) -> None:
@@ -99,7 +99,7 @@ class BakedModel:
 
     @cached_property
     def metadata(self) -> Mapping[str, Any]:
-        """What the baker wrote down: name, license, ends, chat template, sampling, errors."""
+        """The description: name, license, end tokens, chat template, sampling defaults, errors."""
         header = self.header
         data = ctypes.string_at(self.address + header.metadata_offset, header.metadata_size)
         try:

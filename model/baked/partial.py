@@ -1,4 +1,4 @@
-"""Files that are written under a temporary name, and get their own when they are whole."""
+"""Files that are written under a temporary name, and renamed when they are complete."""
 
 import fcntl
 import secrets
@@ -14,9 +14,9 @@ PARTIAL = ".partial"  # the end of the name of a file that is still being writte
 
 @contextmanager
 def partial_file(output: Path) -> Iterator[tuple[Path, IO[bytes]]]:
-    """Open a file beside the output to write to, locked for as long as it is; then delete it.
+    """Create a file beside the output; it is locked during the block, and deleted after it.
 
-    A process that is killed leaves it without a lock, and the next bake deletes it.
+    A process that is killed leaves the file without a lock, and the next bake deletes it.
     """
     with _unwinding_signals():
         partial, file = _create_locked(output)
@@ -36,18 +36,18 @@ def _create_locked(output: Path) -> tuple[Path, IO[bytes]]:
             fcntl.flock(file, fcntl.LOCK_EX)
         if partial.exists():
             return partial, file
-        file.close()  # another bake took it for abandoned before it was locked
+        file.close()  # another bake deleted it as abandoned before it was locked
 
 
 @contextmanager
 def _unwinding_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the process by way of an exception, so that it leaves no file."""
+    """Let SIGTERM and SIGHUP raise an exception, so that the file is deleted before the end."""
 
     def end(number: int, frame: object) -> None:
         raise SystemExit(128 + number)
 
     if threading.current_thread() is not threading.main_thread():
-        yield  # signals are the main thread's; what it leaves is deleted by the next bake
+        yield  # only the main thread gets signals; the next bake deletes what is left
         return
     numbers = (signal.SIGTERM, signal.SIGHUP)
     taken = [each for each in numbers if signal.getsignal(each) is signal.SIG_DFL]
@@ -61,7 +61,7 @@ def _unwinding_signals() -> Iterator[None]:
 
 
 def remove_abandoned(partials: Iterator[Path]) -> None:
-    """Delete files that were being written when their process ended: nobody holds their lock."""
+    """Delete files whose process ended while it wrote them: nobody holds their lock."""
     for path in partials:
         with suppress(OSError), path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

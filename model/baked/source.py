@@ -1,4 +1,4 @@
-"""What a user names as the model: a baked file or a checkpoint folder."""
+"""The model that a user names: a baked file or a checkpoint folder."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from model.text.tokenizer import Tokenizer
 
 
 def model_name(path: Path) -> str:
-    """Return what a model is called; `?` stands for what is no UTF-8 in it."""
+    """Return a model's name; `?` replaces what is not UTF-8 in it."""
     if is_baked(path):
         name = str(BakedModel(path).metadata.get("name", path.stem))
     elif path.resolve() == default_model().resolve():

@@ -1,7 +1,7 @@
 """A checkpoint folder as the hub ships it, checked before anything is loaded.
 
-Weights may be safetensors or `pytorch_model.bin`, whole or sharded. What transformers would make
-another model of than is served here is refused by its name.
+Weights may be safetensors or `pytorch_model.bin`, in one file or in shards. A folder of which
+transformers would make another model than piBLOOM is refused, and the error names the reason.
 """
 
 import math
@@ -26,7 +26,7 @@ _ADAPTERS = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.
 _MASKS = re.compile(
     r"h\.\d+\.(self_attention|attn)\.(bias|masked_bias|scale_mask_softmax\.causal_mask)"
 )
-# What a tensor is that no language model has, by what its name looks like.
+# Tensors that no language model has, by patterns of their names, and what they are.
 _FOREIGN = (
     (r"lora_|^base_model\.|^prompt_encoder|^modules_to_save", "of an adapter; merge it into the"
      " weights first (merge_and_unload of PEFT)"),
@@ -41,7 +41,7 @@ _FOREIGN = (
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder whose files were found to be whole, and to fit each other."""
+    """A folder whose files are complete and fit each other."""
 
     folder: Path
     config: BloomConfig
@@ -112,7 +112,7 @@ def check_folder(folder: Path) -> None:
 
 
 def _refuse_other_folders(folder: Path) -> None:
-    """Say what a folder is that has another thing in it, or beside it, than a whole model."""
+    """Refuse adapters and folders of the hub's cache, and say what they are."""
     for name in _ADAPTERS:
         if (folder / name).exists():
             raise ModelError(

@@ -1,7 +1,7 @@
-"""How a checkpoint wants its replies drawn and ended: what transformers takes of its files.
+"""A checkpoint's defaults for sampling and for ending replies, read as transformers reads them.
 
-`generation_config.json` is read; where there is none, the same fields of `config.json`. A file that
-says nothing of `eos_token_id` ends no reply, whatever the other one says: so it is in transformers.
+They are in `generation_config.json`, or else in `config.json`. If the file that is read has no
+`eos_token_id`, no token ends a reply, even if the other file has one, as in transformers.
 """
 
 import math
@@ -15,7 +15,8 @@ from model.files import read_object, shown
 from model.sampling import DEFAULTS, MAX_TOP_K, SamplingParams
 
 _SMALLEST = 1e-12  # a top_p that keeps only the likeliest token, as 0 does in transformers
-# What changes a text in transformers, and is not done here, unless it has one of these values.
+# Fields that change a text in transformers and are not supported here, and the values with which
+# they change nothing.
 _NEUTRAL: dict[str, tuple[object, ...]] = {
     "bad_words_ids": (),
     "begin_suppress_tokens": (),
@@ -47,9 +48,9 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
 
 @dataclass(frozen=True)
 class GenerationConfig:
-    """A checkpoint's own defaults; `notes` tell what is taken otherwise than written."""
+    """A checkpoint's own defaults; `notes` say which of its values are not used as written."""
 
-    eos_token_ids: tuple[int, ...]  # each within the vocabulary; none: a reply ends by its length
+    eos_token_ids: tuple[int, ...]  # each is in the vocabulary; without any, only length ends
     sampling: SamplingParams = DEFAULTS
     notes: tuple[str, ...] = ()
 

@@ -12,7 +12,7 @@ from model.errors import ModelError
 
 
 class Unpickler:
-    """A process that reads pickles for us, from when it is first asked to the end of its `with`."""
+    """A process that reads pickles, from the first request to the end of the `with` block."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -38,14 +38,14 @@ class Unpickler:
         ]
 
     def open(self, path: Path, tensor: TensorInfo) -> IO[bytes]:
-        """Ask for a tensor's bytes, which must be read to their end before anything else."""
+        """Ask for a tensor's bytes; all must be read before the next request."""
         answer, stream = self._ask(path, "read", tensor.key)
         if answer["bytes"] != tensor.nbytes:
             raise ModelError(f"{path} has changed while it was read; try again")
         return stream
 
     def failed(self, path: Path) -> ModelError:
-        """Say how the process ended."""
+        """Return the error that says how the process ended."""
         assert self._process
         try:
             code = self._process.wait(5)

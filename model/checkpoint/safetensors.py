@@ -1,4 +1,4 @@
-"""The header of a safetensors file, checked as strictly as by the `safetensors` library."""
+"""The header of a safetensors file, checked as strictly as the `safetensors` library does."""
 
 import json
 import os
@@ -10,9 +10,9 @@ from model.checkpoint.tensor import BITS, TensorInfo
 from model.errors import ModelError
 from model.files import reason, shown
 
-_LARGEST_HEADER = 100_000_000  # bytes, as the library has it
-_DEEPEST = 127  # of nested values in a header, as the library's parser has it
-_MOST = 1 << 64  # beyond which the library cannot count
+_LARGEST_HEADER = 100_000_000  # bytes, the same as in the library
+_DEEPEST = 127  # levels of nested values, the same as in the library's parser
+_MOST = 1 << 64  # the library cannot count further
 
 
 class _Header(ValueError):
@@ -40,7 +40,7 @@ def safetensors_header(path: Path) -> list[TensorInfo]:
 
 
 def _parse(text: str) -> dict[str, Any]:
-    """Parse a header as strictly as the library: what Python alone takes is refused."""
+    """Parse a header as strictly as the library; Python's own parser accepts more."""
 
     def constant(name: str) -> None:
         raise _Header(f"{name} is no JSON")

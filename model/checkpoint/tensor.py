@@ -1,4 +1,4 @@
-"""What a checkpoint's files say of a tensor."""
+"""A checkpoint's tensor as its file describes it."""
 
 from dataclasses import dataclass
 
@@ -39,5 +39,5 @@ class TensorInfo:
     file: str
     nbytes: int
     offset: int = 0  # of its bytes in a safetensors file
-    key: str = ""  # what the file calls it
-    storage: str = ""  # the same for two tensors of a pickle that share their data
+    key: str = ""  # its name in the file
+    storage: str = ""  # equal for two tensors of a pickle that share their data

@@ -1,6 +1,6 @@
 """The files that hold a checkpoint's weights, and the tensors that they hold.
 
-Which of a folder's files are read is as in transformers.
+The choice among a folder's files is the same as in transformers.
 """
 
 import os

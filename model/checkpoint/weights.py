@@ -1,4 +1,4 @@
-"""A checkpoint's weights as float32, some rows at a time, from every kind of file."""
+"""A checkpoint's weights as float32, some rows at a time, whatever the format of the file."""
 
 import ctypes
 import math
@@ -15,7 +15,7 @@ from model.errors import ModelError
 from model.native import library
 
 ROWS_AT_ONCE = 4096  # of a tensor; a multiple of 16
-TYPES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # bytes of a number, of the types that are read
+TYPES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # types that are read, and bytes of a number
 _MAP_NORESERVE = 0x4000  # of Linux; Python 3.11 has no name for it
 
 
@@ -40,7 +40,7 @@ class Floats:
 
 
 class Reader:
-    """Reads tensors as float32; to be closed, by `with`."""
+    """Reads tensors as float32; use it in a `with` block, which closes it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -88,7 +88,7 @@ class Reader:
 def _mapping(path: Path) -> Iterator[int]:
     try:
         with path.open("rb") as file:
-            # Writable, as ctypes asks, though nothing is written: no memory need be there for it.
+            # ctypes needs it writable; nothing is written, so no memory has to be reserved.
             flags = mmap.MAP_PRIVATE | _MAP_NORESERVE
             data = mmap.mmap(file.fileno(), 0, flags, mmap.PROT_READ | mmap.PROT_WRITE)
     except OSError as error:

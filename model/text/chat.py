@@ -18,18 +18,18 @@ from jinja2 import TemplateError
 from model.errors import ModelError
 from model.files import read_object, read_text, shown
 from model.names import folder_name
-from model.text.added_tokens import read_settings
 from model.text.sandbox import Environment
 from model.text.template_budget import SOURCE_CHARACTERS, metered
 from model.text.template_builtins import RefusedError
+from model.text.tokenizer_settings import read_settings
 
-# A base BLOOM only continues text, so a chat is written as the transcript of one.
+# A base BLOOM only continues text, so a chat is written as a transcript.
 TRANSCRIPT = (
     "{% for message in messages %}"
     "{{ 'Assistant: ' if message.role == 'assistant' else 'User: ' }}{{ message.content }}\n"
     "{% endfor %}Assistant:"
 )
-# A BLOOMZ was taught to follow an instruction, without any markers around it.
+# A BLOOMZ was trained to follow an instruction, without any markers around it.
 INSTRUCTION = (
     "{% for message in messages %}{{ message.content }}{{ '' if loop.last else '\n' }}{% endfor %}"
 )
@@ -40,7 +40,7 @@ _SETTINGS = "tokenizer_config.json"
 _FILE = "chat_template.jinja"
 _MORE_FILES = "additional_chat_templates"
 _OVERRIDE = "PIBLOOM_CHAT_TEMPLATE can name another"
-# What a template is tried on. The words must be found again in what it writes.
+# Sample chats on which a template is tried. Their words must appear in what it writes.
 _ASKS, _SAYS, _GOES_ON = "first question 7q1", "some answer 7a1", "second question 7q2"
 _QUESTION = {"role": "user", "content": _ASKS}
 _ANSWER = {"role": "assistant", "content": _SAYS}
@@ -53,7 +53,7 @@ _SAMPLES = (
 
 
 class ChatError(ValueError):
-    """Messages that the template refuses, such as a role that it does not know."""
+    """The template refuses the messages, for example for a role that it does not know."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class ChatSource:
 
     @classmethod
     def read(cls, folder: Path) -> "ChatSource":
-        """Read a folder's template where `transformers` looks, or take what suits its name."""
+        """Read a folder's template where `transformers` looks, or take the default for its name."""
         tokens: Mapping[str, str] = {}
         try:
             tokens = read_settings(folder, {}).special_tokens
@@ -80,9 +80,9 @@ class ChatSource:
 
 
 class ChatTemplate:
-    """Writes messages as the prompt that the model was taught to answer.
+    """Writes messages as the prompt that the model was trained to answer.
 
-    `stop` holds the strings that end a reply: where the template would let the user speak.
+    `stop` holds the strings that end a reply, as the template writes them after an answer.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class ChatTemplate:
 
     @classmethod
     def open(cls, folder: Path) -> "ChatTemplate":
-        """Read the folder's template; without one, use what suits its name."""
+        """Read the folder's template; without one, use the default for its name."""
         return cls.of(ChatSource.read(folder))
 
     def render(self, messages: Sequence[Mapping[str, str | None]]) -> str:
@@ -208,7 +208,7 @@ def _environment() -> Environment:
 
 
 def _said(error: Exception) -> str:
-    """Return what an error says, or its name; a template can make it of any length."""
+    """Return an error's message, shortened, since a template can make it of any length."""
     if isinstance(error, RecursionError | MemoryError):
         return "it is nested too deep"
     if not isinstance(error, TemplateError):
@@ -231,7 +231,7 @@ def _read_text(path: Path) -> str:
 
 
 def _read_template(folder: Path) -> str:
-    """Find the template: in files of its own, or else among the tokenizer's settings."""
+    """Read the template from its own file, or else from the tokenizer's settings."""
     files = {path.stem: path for path in sorted((folder / _MORE_FILES).glob("*.jinja"))}
     if (folder / _FILE).exists():
         files = {"default": folder / _FILE} | files
@@ -259,11 +259,11 @@ def _read_template(folder: Path) -> str:
 
 
 def _stops(talk: str, said: str, hidden: Collection[str]) -> tuple[str, ...]:
-    """Find what ends a reply: that which stands between an answer and the next question.
+    """Return what ends a reply: the text between an answer and the next question.
 
     `talk` is a conversation as the template writes it, and `said` one that ends with the answer.
-    A token that replies do not show ends one by itself. What else is written there can be told
-    from an answer when it is a line of its own, or no mere word.
+    A hidden token between them is a stop by itself. Other text is a stop only if it is a line of
+    its own, or not a plain word, so that it does not occur in an answer.
     """
     _, answered, rest = talk.partition(_SAYS)
     between, asked, _ = rest.partition(_GOES_ON)
@@ -288,5 +288,5 @@ def _stops(talk: str, said: str, hidden: Collection[str]) -> tuple[str, ...]:
 
 
 def _is_marker(text: str) -> bool:
-    """Whether a text is no mere word, which an answer may contain as well."""
+    """Whether a text is more than a plain word, which an answer may contain as well."""
     return bool(text.strip()) and not text.strip().replace("_", "").isalnum()

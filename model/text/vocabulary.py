@@ -12,8 +12,6 @@ from model.text.added_tokens import (
     LONGEST,
     AddedToken,
     AddedTokens,
-    TokenizerSettings,
-    read_settings,
 )
 from model.text.byte_symbols import SYMBOL_OF, bytes_of_symbols
 from model.text.compiled import (
@@ -27,8 +25,9 @@ from model.text.compiled import (
     TokenizerHeader,
 )
 from model.text.post_processor import offset_trimming, tokens_around
+from model.text.tokenizer_settings import TokenizerSettings, read_settings
 
-# Ids 0-3 in every BLOOM. Only the end may be drawn.
+# Ids 0-3 in every BLOOM. Only the end may be generated.
 UNKNOWN, BEGIN, END, PADDING = range(4)
 SPECIAL = {"<unk>": UNKNOWN, "<s>": BEGIN, "</s>": END, "<pad>": PADDING}
 
@@ -54,7 +53,10 @@ def compile_vocabulary(folder: Path) -> bytes:
 
 
 def compile_json(data: Mapping[str, Any], settings: TokenizerSettings | None = None) -> bytes:
-    """Compile a parsed `tokenizer.json`, with what other files say of it."""
+    """Compile a parsed `tokenizer.json` with the settings of the other files.
+
+    `ModelError` when it is not of BLOOM's kind; other errors when fields are missing or wrong.
+    """
     settings = settings or TokenizerSettings([], {})
     _check_kind(data)
     vocab: dict[str, int] = data["model"]["vocab"]
@@ -126,7 +128,7 @@ def _merges(pairs: Sequence[Any], vocab: Mapping[str, int]) -> "array[int]":
 
 
 def _own_token(token: Mapping[str, Any]) -> AddedToken:
-    """Read an added token of `tokenizer.json`, where nothing may be left out."""
+    """Read an added token of `tokenizer.json`, where every field is required."""
     for name in ("id", "content", "single_word", "lstrip", "rstrip", "normalized", "special"):
         if name not in token:
             raise ModelError(f"the added token {token.get('content')!r:.80} lacks {name}")
@@ -150,7 +152,7 @@ def _texts(vocab: Mapping[str, int], added: AddedTokens) -> list[bytes]:
 def _table(
     added: AddedTokens, contents: set[str], settings: TokenizerSettings, blob: bytearray
 ) -> Iterator[AddedEntry]:
-    """Yield what the C looks for, in the order of its bytes; its text is put behind the others."""
+    """Yield entries for contents, sorted by their bytes, and append the texts to `blob`."""
     blank_first = any(content[0].isspace() for content in added.ids)
     for text, content in sorted((content.encode(), content) for content in contents):
         token = added.tokens[added.ids[content]]
@@ -174,7 +176,7 @@ def _table(
 
 
 def _check_kind(data: Mapping[str, Any]) -> None:
-    """Refuse by name whatever would be split or joined otherwise than the C does it."""
+    """Refuse settings with which text would be split or joined in another way than the C does."""
     _expect("model type", "BPE", data["model"].get("type", "BPE"))
     for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
         if found := data["model"].get(name):
