@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from model.baked.file import BakedModel, is_baked
-from model.baked.format import KINDS, MAGIC, VERSION, Header, TensorEntry, tensor_name
+from model.baked.format import KINDS, MAGIC, VERSION, Header, PackStats, TensorEntry, tensor_name
 from model.baked.partial import PARTIAL, partial_file, remove_abandoned
 from model.baked.progress import BakeProgress, no_progress
 from model.baked.source import model_name
@@ -28,7 +28,7 @@ from model.checkpoint.folder import Checkpoint
 from model.checkpoint.weights import Floats, Reader
 from model.errors import ModelError
 from model.names import folder_name
-from model.native import library
+from model.native import check_struct, library
 from model.text.chat import ChatSource
 from model.text.tokenizer import Tokenizer
 
@@ -297,48 +297,49 @@ def _write_tensors(
 def _write_tensor(
     file: IO[bytes], group: list[TensorEntry], tensor: Iterator[Floats], name: str
 ) -> QuantisationError | None:
-    sums = (ctypes.c_double * 5)()
+    stats = PackStats()
     places = [entry.offset for entry in group]
     for rows in tensor:
         parts: tuple[bytes, ...]
         if len(group) > 1:
-            parts = _pack_embedding(rows, sums, name)
+            parts = _pack_embedding(rows, stats, name)
         else:
             if group[0].rows == 1:
                 rows = rows.widened(group[0].cols)
-            parts = (_pack(group[0].format, rows, sums, name),)
+            parts = (_pack(group[0].format, rows, stats, name),)
         for index, part in enumerate(parts):
             file.seek(places[index])
             places[index] += file.write(part)
-    return _error(name, sums) if group[0].format != F32 else None
+    return _error(name, stats) if group[0].format != F32 else None
 
 
-def _error(name: str, sums: Any) -> QuantisationError:
-    squares, values, largest, lost, lost_of_row = sums
-    if lost > _MOST_LOST**2 * values or lost_of_row > _MOST_LOST_OF_ROW**2:
+def _error(name: str, stats: PackStats) -> QuantisationError:
+    lost, squares, lost_of_row = stats.lost, stats.squares, stats.lost_of_row
+    if lost > _MOST_LOST**2 * squares or lost_of_row > _MOST_LOST_OF_ROW**2:
         raise ModelError(
-            f"{name} holds weights that are too small to be quantised: {_share(lost, values)} would"
-            f" be lost (at most {_MOST_LOST:.0%}), and {_share(lost_of_row, 1)} of a row (at most"
-            f" {_MOST_LOST_OF_ROW:.0%})"
+            f"{name} holds weights that are too small to be quantised: {_share(lost, squares)}"
+            f" would be lost (at most {_MOST_LOST:.0%}), and {_share(lost_of_row, 1)} of a row"
+            f" (at most {_MOST_LOST_OF_ROW:.0%})"
         )
-    return QuantisationError(name, (squares / values) ** 0.5 if values else 0.0, largest)
+    relative = (stats.squared_error / squares) ** 0.5 if squares else 0.0
+    return QuantisationError(name, relative, stats.largest_error)
 
 
 def _share(lost: float, values: float) -> str:
     return f"{(lost / values) ** 0.5:.1%}"
 
 
-def _pack(format_: int, rows: Floats, sums: Any, name: str) -> bytes:
+def _pack(format_: int, rows: Floats, stats: PackStats, name: str) -> bytes:
     out = ctypes.create_string_buffer(_c().bloom_format_size(format_, rows.rows, rows.cols))
-    _check(_c().bloom_pack(format_, rows.rows, rows.cols, rows.values, out, sums), name)
+    _check(_c().bloom_pack(format_, rows.rows, rows.cols, rows.values, out, stats), name)
     return out.raw
 
 
-def _pack_embedding(rows: Floats, sums: Any, name: str) -> tuple[bytes, bytes, bytes]:
+def _pack_embedding(rows: Floats, stats: PackStats, name: str) -> tuple[bytes, bytes, bytes]:
     high = ctypes.create_string_buffer(_c().bloom_format_size(W4, rows.rows, rows.cols))
     low = ctypes.create_string_buffer(_c().bloom_format_size(LOW, rows.rows, rows.cols))
     norms = ctypes.create_string_buffer(4 * rows.rows)
-    code = _c().bloom_pack_embedding(rows.rows, rows.cols, rows.values, high, low, norms, sums)
+    code = _c().bloom_pack_embedding(rows.rows, rows.cols, rows.values, high, low, norms, stats)
     _check(code, name)
     return high.raw, low.raw, norms.raw
 
@@ -359,6 +360,8 @@ def _c() -> ctypes.CDLL:
     c, pointer, u32 = library(), ctypes.c_void_p, ctypes.c_uint32
     c.bloom_format_size.restype = ctypes.c_uint64
     c.bloom_format_size.argtypes = (u32, ctypes.c_uint64, ctypes.c_uint64)
-    c.bloom_pack.argtypes = (u32, u32, u32, pointer, pointer, pointer)
-    c.bloom_pack_embedding.argtypes = (u32, u32, pointer, pointer, pointer, pointer, pointer)
+    stats = ctypes.POINTER(PackStats)
+    c.bloom_pack.argtypes = (u32, u32, u32, pointer, pointer, stats)
+    c.bloom_pack_embedding.argtypes = (u32, u32, pointer, pointer, pointer, pointer, stats)
+    check_struct("bloom_pack_stats", PackStats)
     return c

@@ -75,6 +75,18 @@ class TensorEntry(ctypes.LittleEndianStructure):
     )
 
 
+class PackStats(ctypes.Structure):
+    """`struct bloom_pack_stats`: what quantising cost a tensor."""
+
+    _fields_ = (
+        ("squared_error", ctypes.c_double),
+        ("squares", ctypes.c_double),
+        ("largest_error", ctypes.c_double),
+        ("lost", ctypes.c_double),
+        ("lost_of_row", ctypes.c_double),
+    )
+
+
 def tensor_name(kind: int, layer: int) -> str:
     """Return what a checkpoint calls a tensor; `kind` is of `enum bloom_kind`."""
     name, prefix = KINDS[kind]

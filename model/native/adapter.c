@@ -3,8 +3,8 @@
 
 #include "bloom.h"
 
-void bloom_add_product(uint64_t rows, uint64_t cols, uint64_t rank, const float *b, const float *a,
-                                 float scale, float *w) {
+void bloom_add_product(uint64_t rows, uint64_t cols, uint64_t rank, const float *b, const float *a, float scale,
+                       float *w) {
     for (uint64_t row = 0; row < rows; row++) {
         float *sum = w + row * cols;
         for (uint64_t inner = 0; inner < rank; inner++) {

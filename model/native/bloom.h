@@ -99,16 +99,23 @@ BLOOM_API void bloom_add_product(uint64_t rows, uint64_t cols, uint64_t rank, co
 /* Gives each row of w [rows][cols] the length that is asked for; a row of zeros stays one. */
 BLOOM_API void bloom_scale_rows(uint64_t rows, uint64_t cols, const float *lengths, float *w);
 
-/* Quantise `rows` rows (a multiple of 16, or the last rows of the tensor) to a format, and add what this cost to
- * sums [5]: [0] the squared errors, [1] the squared values, [2] the largest error, [3] the part of [0] that comes
- * of scales that are too small for fp16, [4] the largest share of a row's squared values lost in that way.
- * Returns 0, BLOOM_NOT_FINITE or BLOOM_TOO_LARGE; values that are out of range are never clipped. */
+/* What quantising cost a tensor; starts as zeros. */
+struct bloom_pack_stats {
+    double squared_error; /* the sum of the squared errors */
+    double squares;       /* the sum of the squared values */
+    double largest_error; /* of one value */
+    double lost;          /* the part of squared_error that comes of scales too small for fp16 */
+    double lost_of_row;   /* the largest share of a row's squares that is lost in that way */
+};
+_Static_assert(sizeof(struct bloom_pack_stats) == 40, "model/baked/format.py");
+
+/* Quantise `rows` rows (a multiple of 16, or the last rows of the tensor) to a format, and add to the stats. Returns 0, BLOOM_NOT_FINITE or BLOOM_TOO_LARGE; values that are out of range are never clipped. */
 enum bloom_value { BLOOM_NOT_FINITE = -1, BLOOM_TOO_LARGE = -2 };
 BLOOM_API int bloom_pack(uint32_t format, uint32_t rows, uint32_t cols, const float *values, uint8_t *out,
-                         double *sums);
+                         struct bloom_pack_stats *stats);
 /* The same for rows of the word embedding, as two planes, and the norm of each row of the lower plane. */
 BLOOM_API int bloom_pack_embedding(uint32_t rows, uint32_t cols, const float *values, uint8_t *high, uint8_t *low,
-                                   float *norms, double *sums);
+                                   float *norms, struct bloom_pack_stats *stats);
 
 /* Make an engine, of at most `max_tokens` in a step, and logits for at most `slots` sequences. `isa` names the
  * instruction set; NULL takes the fastest. Threads start with the first step, so that a process may fork before.

@@ -136,30 +136,28 @@ static int check_values(const float *values, size_t count) {
     return large ? BLOOM_TOO_LARGE : 0;
 }
 
-/* The indices of `sums`, which bloom_pack describes. */
-enum { SQUARED_ERRORS, SQUARES, LARGEST_ERROR, LOST, LOST_OF_ROW };
-
-/* The sums of one row. */
+/* The sums of one row, as in bloom_pack_stats. */
 struct row {
     double squares, lost;
 };
 
-static void add_group(const float *values, const struct group *group, size_t count, double *sums, struct row *row) {
+static void add_group(const float *values, const struct group *group, size_t count, struct bloom_pack_stats *stats,
+                      struct row *row) {
     float scale = half_to_float(group->scale);
     row->lost += group->lost;
     for (size_t i = 0; i < count; i++) {
         double error = fabs((double)values[i] - (double)scale * group->q[i]);
         double square = (double)values[i] * values[i];
-        sums[SQUARED_ERRORS] += error * error;
-        sums[SQUARES] += square;
+        stats->squared_error += error * error;
+        stats->squares += square;
         row->squares += square;
-        if (error > sums[LARGEST_ERROR]) sums[LARGEST_ERROR] = error;
+        if (error > stats->largest_error) stats->largest_error = error;
     }
 }
 
-static void add_row(const struct row *row, double *sums) {
-    sums[LOST] += row->lost;
-    if (row->lost > sums[LOST_OF_ROW] * row->squares) sums[LOST_OF_ROW] = row->lost / row->squares;
+static void add_row(const struct row *row, struct bloom_pack_stats *stats) {
+    stats->lost += row->lost;
+    if (row->lost > stats->lost_of_row * row->squares) stats->lost_of_row = row->lost / row->squares;
 }
 
 /* Copy a group of a row, padded with zeros; returns how many of its columns the row has. */
@@ -196,7 +194,8 @@ static void pack_f32(uint32_t rows, uint32_t cols, const float *values, uint8_t 
     for (size_t row = 0; row < rows; row++) memcpy(out + row * stride, values + row * cols, cols * sizeof(float));
 }
 
-int bloom_pack(uint32_t format, uint32_t rows, uint32_t cols, const float *values, uint8_t *out, double *sums) {
+int bloom_pack(uint32_t format, uint32_t rows, uint32_t cols, const float *values, uint8_t *out,
+               struct bloom_pack_stats *stats) {
     int problem = check_values(values, (size_t)rows * cols);
     if (problem) return problem;
     if (format == BLOOM_F32) {
@@ -217,7 +216,7 @@ int bloom_pack(uint32_t format, uint32_t rows, uint32_t cols, const float *value
             size_t count = load(part, values + row * cols, g, cols);
             struct group group = w8 ? quantise(part, -127, 127) : quantise(part, -8, 7);
             if (isinf(half_to_float(group.scale))) return BLOOM_TOO_LARGE;
-            add_group(part, &group, count, sums, &whole);
+            add_group(part, &group, count, stats, &whole);
             put_half(block + g * TILE_SCALES + lane * 2, group.scale);
             uint8_t *tile = block + scales_size(groups) + g * tile_size;
             for (size_t i = 0; i < BLOOM_GROUP; i++) {
@@ -225,13 +224,13 @@ int bloom_pack(uint32_t format, uint32_t rows, uint32_t cols, const float *value
                 else w4_put(tile, lane, i, group.q[i]);
             }
         }
-        add_row(&whole, sums);
+        add_row(&whole, stats);
     }
     return 0;
 }
 
 int bloom_pack_embedding(uint32_t rows, uint32_t cols, const float *values, uint8_t *high, uint8_t *low, float *norms,
-                         double *sums) {
+                         struct bloom_pack_stats *stats) {
     int problem = check_values(values, (size_t)rows * cols);
     if (problem) return problem;
     size_t groups = groups_of(cols), size = block_size_w4(groups), low_size = low_row_size(groups);
@@ -248,7 +247,7 @@ int bloom_pack_embedding(uint32_t rows, uint32_t cols, const float *values, uint
             struct group group = quantise(part, -128, 119); /* 16 * 7 + 7 */
             /* The upper plane's scale is 16 times this one, and fp16 ends at 65504. */
             if (fabsf(half_to_float(group.scale)) > 4000) return BLOOM_TOO_LARGE;
-            add_group(part, &group, count, sums, &whole);
+            add_group(part, &group, count, stats, &whole);
             float scale = half_to_float(group.scale);
             put_half(block + g * TILE_SCALES + lane * 2, float_to_half(scale * 16));
             put_half(low_row + low_scales_at(groups) + g * 2, group.scale);
@@ -260,7 +259,7 @@ int bloom_pack_embedding(uint32_t rows, uint32_t cols, const float *values, uint
                 square += (double)scale * lower * scale * lower;
             }
         }
-        add_row(&whole, sums);
+        add_row(&whole, stats);
         norms[row] = nextafterf((float)sqrt(square), INFINITY); /* never less than the true norm */
     }
     return 0;

@@ -16,6 +16,7 @@ from model.text import compiled
 STRUCTS: dict[str, type[ctypes.Structure]] = {
     "bloom_header": format.Header,
     "bloom_tensor": format.TensorEntry,
+    "bloom_pack_stats": format.PackStats,
     "bloom_work": native._Work,
     "tokenizer_header": compiled.TokenizerHeader,
     "added": compiled.AddedEntry,
