@@ -1,5 +1,7 @@
 """What the OpenAPI document says of each route of `generate`."""
 
+from typing import Any
+
 from functions import openapi
 from functions.generate.native import schemas as native
 from functions.generate.ollama import schemas as ollama
@@ -180,3 +182,8 @@ _OLLAMA = (
     ),
 )
 OPERATIONS = (*_NATIVE, *_OPENAI, *_RESPONSES, *_OLLAMA, *openapi.COMMON)
+
+
+def document() -> dict[str, Any]:
+    """Return the document."""
+    return openapi.document("generate", OPERATIONS)

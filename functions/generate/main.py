@@ -11,8 +11,7 @@ import os
 from flask import Request as HttpRequest
 from flask import Response, current_app
 
-from functions import errors, openapi
-from functions.generate.document import OPERATIONS
+from functions import errors
 from functions.generate.metrics import GenerationMetrics
 from functions.generate.native.routes import NativeRoutes
 from functions.generate.ollama.routes import OllamaRoutes
@@ -59,7 +58,9 @@ def is_alive() -> bool:
 
 def get_document(request: HttpRequest) -> Response:
     """Describe every route."""
-    return json_reply(openapi.document("generate", OPERATIONS))
+    from functions.generate.document import document  # a start does without it
+
+    return json_reply(document())
 
 
 native = NativeRoutes(service, settings.deadline, most_waiting=settings.limits.most_at_once)
