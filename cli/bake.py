@@ -10,7 +10,7 @@ import click
 
 from cli.main import Refused
 from cli.model import ModelPath
-from cli.text import Readable, print_json, say, visible
+from cli.text import Readable, megabytes, print_json, say, visible
 from model.baked.progress import BakeProgress
 from model.errors import ModelError
 
@@ -98,8 +98,7 @@ def bake(
     if as_json:
         print_json([asdict(error) for error in errors], indent=2)
         return
-    size = output.stat().st_size / 1e6
-    say(f"{visible(str(output))}: {size:,.1f} MB")
+    say(f"{visible(str(output))}: {megabytes(output.stat().st_size)}")
     if errors:
         worst = max(errors, key=lambda error: error.relative)
         typical = sorted(error.relative for error in errors)[len(errors) // 2]
@@ -111,15 +110,15 @@ def bake(
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[BakeProgress]:
-    """Show how far a baking is, on standard error; no terminal is told once that it began."""
+    """Show the progress of a bake on standard error; without a terminal, only that it began."""
     if not sys.stderr.isatty():
-        told = False
+        shown = False
 
         def tell(name: str, done: int, total: int) -> None:
-            nonlocal told
-            if not told:
+            nonlocal shown
+            if not shown:
                 say(visible(title))
-            told = True
+            shown = True
 
         yield tell
         return

@@ -62,7 +62,7 @@ def inspect(path: Path, *, as_json: bool, tensors: bool, verify: bool) -> None:
             for file, size in value.items():
                 table.add_row("", visible(f"{file}  {size:,} bytes"))
         else:
-            table.add_row(name.replace("_", " "), _readable(value))
+            table.add_row(name.replace("_", " "), _fact(value))
     console.print(table)
     if tensors and rows:
         listing = Table(*(name.replace("_", " ") for name in rows[0]), box=None, pad_edge=False)
@@ -169,27 +169,33 @@ def _baked(model: BakedModel, *, verify: bool) -> tuple[Row, list[Row]]:
     return facts, rows
 
 
-def _cell(value: object) -> str:
+def _fact(value: object) -> str:
+    """Return a fact as text for people."""
     match value:
-        case float():
-            return f"{value:.2g}"
-        case None:
-            return ""
-        case list():
-            return "×".join(map(str, value))
-        case int():
-            return f"{value:,}"
-        case _:
-            return visible(str(value))
-
-
-def _readable(value: object) -> str:
-    match value:
-        case int():
-            return f"{value:,}"
         case list():
             return visible(", ".join(map(str, value)) or "none")
         case None:
             return "not stated"
+        case _:
+            return _text(value)
+
+
+def _cell(value: object) -> str:
+    """Return a cell of the list of tensors."""
+    match value:
+        case list():
+            return "×".join(map(str, value))
+        case None:
+            return ""
+        case _:
+            return _text(value)
+
+
+def _text(value: object) -> str:
+    match value:
+        case float():
+            return f"{value:.2g}"
+        case int():
+            return f"{value:,}"
         case _:
             return visible(str(value))

@@ -1,4 +1,4 @@
-"""The command `pibloom`: its commands, and the one place where their errors become sentences."""
+"""The command `pibloom`: its subcommands, and how their errors become sentences and exit codes."""
 
 import contextlib
 import importlib
@@ -23,7 +23,7 @@ COMMANDS = {
 
 
 class Failure(click.ClickException):
-    """Something went wrong; the message is one sentence."""
+    """The command failed; the message is one sentence."""
 
     exit_code = FAILURE
 
@@ -121,7 +121,7 @@ def _report(error: click.ClickException) -> None:
 
 
 def _failed(error: OSError) -> int:
-    """Say what the system would not do."""
+    """Report an error of the operating system."""
     reason = error.strerror or str(error)
     if error.filename is not None:
         from cli.text import visible
@@ -140,7 +140,7 @@ def _say(sentence: str, code: int) -> int:
 
 
 def _prepare_streams() -> None:
-    """Make every stream one that can be used, in whatever encoding."""
+    """Make every standard stream usable, whatever its encoding."""
     stdio.open_missing()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -149,7 +149,7 @@ def _prepare_streams() -> None:
 
 
 def _drop_output() -> None:
-    """Send what is still to be written nowhere, so that Python's own end says nothing."""
+    """Discard what is not yet written, so that Python reports nothing when it ends."""
     from cli.text import drop
 
     drop(sys.stdout)

@@ -6,7 +6,7 @@ from datetime import datetime
 import click
 
 from cli.main import Failure, Refused
-from cli.text import print_json, visible
+from cli.text import megabytes, print_json, visible
 from model.baked import cache
 from model.checkpoint.hub.cache import all_pulled, remove
 from model.errors import ModelError
@@ -55,7 +55,7 @@ def models(context: click.Context, *, as_json: bool) -> None:
             visible(row.name),
             visible(row.revision),
             ", ".join(f"{bits} bits" for bits in sorted(row.bits)) or "-",
-            f"{row.size / 1e6:,.1f} MB",
+            megabytes(row.size),
             datetime.fromtimestamp(row.used).strftime("%Y-%m-%d %H:%M") if row.used else "-",
         )
     Console(markup=False, emoji=False).print(table)
@@ -84,7 +84,7 @@ def rm(name: str) -> None:
             cache.forget(copy.folder)
     except ModelError as error:
         raise Refused(str(error)) from None
-    click.echo(f"{visible(name)} is deleted: {freed / 1e6:,.1f} MB")
+    click.echo(f"{visible(name)} is deleted: {megabytes(freed)}")
 
 
 def _rows() -> list[Row]:

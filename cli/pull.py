@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from cli.main import Refused
-from cli.text import say, visible
+from cli.text import megabytes, say, visible
 from model.checkpoint.hub.cache import pulled
 from model.checkpoint.hub.fetch import RemoteModel, fetch
 from model.checkpoint.hub.find import find
@@ -72,7 +72,7 @@ def _progress(model: RemoteModel) -> Iterator[Callable[[str, int], None]]:
     sizes = {file.name: file.size for file in model.missing}
     total = sum(sizes.values())
     if not sys.stderr.isatty():
-        say(f"pulling {len(sizes)} of its files, {total / 1e6:,.1f} MB")
+        say(f"pulling {len(sizes)} of its files, {megabytes(total)}")
         yield lambda name, done: None
         return
     from rich.console import Console

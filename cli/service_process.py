@@ -1,4 +1,4 @@
-"""One of the services of `pibloom up`: a child process, what it writes, and whether it is ready."""
+"""A service of `pibloom up`: its process, what it writes, and whether it is ready."""
 
 import ctypes
 import http.client
@@ -37,7 +37,7 @@ class ServiceProcess:
     was_ready: bool = False
     exits: int = 0  # in a row
     next_start: float | None = None  # while it waits to be started again
-    answer: str = "nothing answered"  # what its probe said last
+    answer: str = "nothing answered"  # the result of the last probe, for people
     stderr_lines: deque[str] = field(default_factory=lambda: deque(maxlen=20))
     relays: Sequence[threading.Thread] = ()
 
@@ -51,7 +51,7 @@ class ServiceProcess:
         return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
 
     def start(self, *, verbose: bool) -> None:
-        """Start the process, in a group of its own, so that Ctrl-C reaches us and not it."""
+        """Start the process in a group of its own, so that Ctrl-C does not reach it directly."""
         self.started, self.ready, self.next_start = time.monotonic(), False, None
         self.stderr_lines.clear()
         self.process = subprocess.Popen(
@@ -102,7 +102,7 @@ class ServiceProcess:
         return self.ready
 
     def send(self, number: int) -> None:
-        """Signal the whole group, if any of it is left."""
+        """Send a signal to the whole group, if any process of it is left."""
         if self.process is not None:
             try:
                 os.killpg(self.process.pid, number)
@@ -110,10 +110,10 @@ class ServiceProcess:
                 return
 
     def exit_reason(self) -> str:
-        """Say in one sentence why it ended."""
+        """Return one sentence that says why it ended."""
         assert self.process is not None
         for relay in self.relays:
-            relay.join(0.5)  # its last words may still be in the pipe
+            relay.join(0.5)  # its last lines may still be in the pipe
         said = [line for line in self.stderr_lines if line.startswith("piBLOOM:")]
         if said:
             return said[-1].removeprefix("piBLOOM:").strip()
@@ -125,7 +125,7 @@ class ServiceProcess:
 
 
 def _error_message(body: bytes) -> str:
-    """Return the message of an error in the functions' own shape."""
+    """Return the message of a function's error as a clause, or nothing if there is none."""
     try:
         return f", {visible(str(json.loads(body)['error']['message']))}"
     except (ValueError, KeyError, TypeError):
@@ -137,6 +137,6 @@ def _in_url(host: str) -> str:
 
 
 def _end_with_parent() -> None:
-    """Ask Linux to end this process when its parent is gone, even if that was killed."""
+    """Ask Linux to end this process when its parent ends, even if the parent is killed."""
     if _PRCTL is not None:
         _PRCTL(_PR_SET_PDEATHSIG, signal.SIGTERM)

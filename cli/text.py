@@ -1,4 +1,4 @@
-"""Options, input and output that several commands share."""
+"""Input and output that several commands share."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-# Marks that turn the direction of what follows them, so that a name reads as another.
+# Marks that change the direction of the text after them, so that a name reads as another one.
 _TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _JSON_CONTROLS = re.compile("[\x7f-\x9f]")  # json.dumps escapes those below a blank only
 
@@ -36,7 +36,7 @@ class Readable(click.Path):
 
 
 class Number(click.FloatRange):
-    """A number in a range, which NaN is not."""
+    """A number in a range; NaN is refused."""
 
     def convert(
         self, value: Any, parameter: click.Parameter | None, context: click.Context | None
@@ -61,7 +61,7 @@ def read_text(argument: str | None) -> str:
 
 
 def _argument_text(argument: str) -> str:
-    """Return an argument as UTF-8 has it, also where the locale is one of ASCII alone."""
+    """Return an argument decoded as UTF-8, even if the locale is ASCII."""
     try:
         argument.encode()
         return argument
@@ -74,7 +74,10 @@ def _argument_text(argument: str) -> str:
 
 
 def visible(text: str) -> str:
-    """Show, in one line, what would move the terminal's cursor, colour it, or turn what follows."""
+    """Escape what would move the terminal's cursor, colour its text or change the text's direction.
+
+    Line breaks are escaped too.
+    """
     return _escaped(text, keep="\t", turning=True)
 
 
@@ -99,6 +102,11 @@ def _escaped(text: str, *, keep: str, turning: bool) -> str:
     return "".join(map(shown, text))
 
 
+def megabytes(size: int) -> str:
+    """Return a number of bytes as people read it."""
+    return f"{size / 1e6:,.1f} MB"
+
+
 def print_json(value: object, *, indent: int | None = None) -> None:
     """Print JSON that is valid whatever the encoding of standard output, for a terminal too."""
     utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
@@ -107,7 +115,7 @@ def print_json(value: object, *, indent: int | None = None) -> None:
 
 
 def say(text: str, *, err: bool = True) -> None:
-    """Tell a person something, whose loss stops nothing: of a command that goes on serving."""
+    """Print a line for people; the command goes on if it cannot be written."""
     try:
         click.echo(text, err=err)
     except (OSError, ValueError):  # a full disk, a reader that has left, a closed file
@@ -115,7 +123,7 @@ def say(text: str, *, err: bool = True) -> None:
 
 
 def drop(stream: Any) -> None:
-    """Send all that is still to be written to a stream nowhere, so that ending cannot fail."""
+    """Discard what is not yet written to a stream, so that the end of the process cannot fail."""
     with suppress(OSError, ValueError, AttributeError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())

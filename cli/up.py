@@ -103,7 +103,7 @@ def up(
 
 
 def environment_of(service: str, given: Mapping[str, str]) -> dict[str, str]:
-    """Return what a service's process is given: the system's variables, its own, no others'.
+    """Return the environment of a service's process: the system's variables and its own settings.
 
     The functions get the keys that they take, the chat the one that it brings.
     """
@@ -146,7 +146,7 @@ def _keys(given: Mapping[str, str]) -> Sequence[str]:
 
 
 def _prepare_model(given: Mapping[str, str], *, generates: bool) -> None:
-    """Find out before anything starts whether the model can be used; bake it if it must be."""
+    """Check before anything starts that the model can be used; bake it if necessary."""
     from functions.settings import Settings
     from model.baked.cache import baked_copy
     from model.baked.file import BakedModel, is_baked
@@ -174,7 +174,7 @@ def _prepare_model(given: Mapping[str, str], *, generates: bool) -> None:
 
 
 def _check_ports(services: Sequence[ServiceProcess]) -> None:
-    """Refuse a port that is taken, by another program or twice by us, before anything starts."""
+    """Refuse ports that are in use, or given twice, before anything starts."""
     taken: dict[int, ServiceProcess] = {}
     for service in services:
         if other := taken.get(service.port):
