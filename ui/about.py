@@ -42,57 +42,13 @@ class AboutPage:
             " else.",
             "p",
         ).classes("lead")
-
         Text("The model that answers here", "h2")
         self._facts = ui.element("div").mark("facts")
         with self._facts:
             Text("Asking the model…", "p")
-
-        Text("What BLOOM is", "h2")
-        Text(
-            "BLOOM is a language model that continues text. More than a thousand researchers"
-            " of the BigScience workshop trained it in the open, in 2022, on the Jean Zay"
-            " supercomputer in France. It learned 46 natural languages, from Arabic, Chinese and"
-            " Hindi to Swahili and Yoruba, and 13 programming languages. It comes in sizes from"
-            " 560 million to 176 billion parameters; the smaller ones suit a Raspberry Pi. BLOOMZ"
-            " is the same model, further trained to follow instructions.",
-            "p",
-        )
-        with ui.element("p"):
-            Text("The weights of the real models are published under the ")
-            with ui.element("a").props(f'href="{LICENSE_URL}" rel="noopener noreferrer"'):
-                Text("BigScience RAIL licence")
-            Text(
-                ": everyone may use, share and change them, but not for the harmful uses that it"
-                " lists. How BLOOM was made is told in "
-            )
-            with ui.element("a").props(f'href="{PAPER_URL}" rel="noopener noreferrer"'):
-                Text("its paper")
-            Text(".")
-
-        with ui.element("div").classes("pair"):
-            with ui.element("div"):
-                Text("What it can do", "h2")
-                _add_list(
-                    "Continue a text or a conversation in many languages.",
-                    "Greet, chat, tell a short story, answer a simple question.",
-                    "Give the same reply again, from the same seed and settings.",
-                )
-            with ui.element("div"):
-                Text("What it cannot do", "h2")
-                _add_list(
-                    "Know what is true: it writes what sounds likely, also when it is wrong.",
-                    "Look things up, remember other chats, or learn from this one.",
-                    "Replace advice on health, law or money.",
-                )
-
-        Text("Your words", "h2")
-        Text(
-            "A chat belongs to one browser tab. It is kept in the memory of the chat's server so"
-            " that it survives a reload, it is not written to a log, and other tabs and other"
-            " people never see it. This page loads nothing from other sites.",
-            "p",
-        )
+        _add_bloom()
+        _add_abilities()
+        _add_privacy()
 
     async def run(self) -> None:
         """Fill in the facts about the model."""
@@ -112,6 +68,61 @@ class AboutPage:
                 Text(problem or "The model is still being loaded. Look again in a moment.", "p")
             else:
                 _add_facts(model)
+
+
+def _add_bloom() -> None:
+    """Say what BLOOM is, and under which licence."""
+    Text("What BLOOM is", "h2")
+    Text(
+        "BLOOM is a language model that continues text. More than a thousand researchers"
+        " of the BigScience workshop trained it in the open, in 2022, on the Jean Zay"
+        " supercomputer in France. It learned 46 natural languages, from Arabic, Chinese and"
+        " Hindi to Swahili and Yoruba, and 13 programming languages. It comes in sizes from"
+        " 560 million to 176 billion parameters; the smaller ones suit a Raspberry Pi. BLOOMZ"
+        " is the same model, further trained to follow instructions.",
+        "p",
+    )
+    with ui.element("p"):
+        Text("The weights of the real models are published under the ")
+        with ui.element("a").props(f'href="{LICENSE_URL}" rel="noopener noreferrer"'):
+            Text("BigScience RAIL licence")
+        Text(
+            ": everyone may use, share and change them, but not for the harmful uses that it"
+            " lists. How BLOOM was made is told in "
+        )
+        with ui.element("a").props(f'href="{PAPER_URL}" rel="noopener noreferrer"'):
+            Text("its paper")
+        Text(".")
+
+
+def _add_abilities() -> None:
+    """Say what may be expected of it."""
+    with ui.element("div").classes("pair"):
+        with ui.element("div"):
+            Text("What it can do", "h2")
+            _add_list(
+                "Continue a text or a conversation in many languages.",
+                "Greet, chat, tell a short story, answer a simple question.",
+                "Give the same reply again, from the same seed and settings.",
+            )
+        with ui.element("div"):
+            Text("What it cannot do", "h2")
+            _add_list(
+                "Know what is true: it writes what sounds likely, also when it is wrong.",
+                "Look things up, remember other chats, or learn from this one.",
+                "Replace advice on health, law or money.",
+            )
+
+
+def _add_privacy() -> None:
+    """Say where a chat is kept."""
+    Text("Your words", "h2")
+    Text(
+        "A chat belongs to one browser tab. It is kept in the memory of the chat's server so"
+        " that it survives a reload, it is not written to a log, and other tabs and other"
+        " people never see it. This page loads nothing from other sites.",
+        "p",
+    )
 
 
 def _add_facts(model: ServedModel) -> None:
