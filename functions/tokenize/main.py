@@ -1,32 +1,30 @@
-"""The tokenization function: text in, tokens out. It holds no weights, so it wakes at once.
+"""The tokenization function: text in, tokens out. It holds no weights, so it starts at once.
 
 functions-framework --source functions/tokenize/main.py --target tokenize
 python -m functions tokenize
 """
 
 import os
-import threading
 from array import array
-from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
-import msgspec
 from flask import Request, Response, current_app
 
-from functions import memory, version
-from functions.errors import InvalidField, TooManyUploads
+from functions import version
+from functions.errors import InvalidField
 from functions.http.body import read_body
 from functions.http.middleware import install
-from functions.http.middleware.uploads import LARGE, PATIENCE, ByteBudget, release
+from functions.http.middleware.uploads import LARGE
 from functions.http.probes import metrics_route, probes
 from functions.http.replies import json_reply
 from functions.http.routing import Routes
 from functions.metrics import Registry
 from functions.service import Service
 from functions.settings import Settings
+from functions.tokenize import long_answers
+from functions.tokenize.long_answers import BLOCK, LongAnswers
 from functions.tokenize.schemas import (
     DetokenizeBody,
     Root,
@@ -36,19 +34,12 @@ from functions.tokenize.schemas import (
     Vocabulary,
 )
 from model.baked.source import model_name, open_tokenizer
-from model.text.tokenizer import Spans, Tokenizer
+from model.text.tokenizer import Tokenizer
 
-BLOCK = 4096  # tokens of an answer that are written at a time; what has more is a long one
-PIECES = 8192  # texts of tokens that are remembered
-LONG_ANSWERS = 4  # of the largest size that may be on their way at once
-MOST_ANSWERS = 16  # that are long, of whatever size
-SPLITTING_SECONDS = 10.0  # that a large text waits for those before it
+PIECES = 8192  # tokens whose texts are remembered while one request is answered
 
 settings = Settings.read(os.environ)
-# What an answer is made of takes many times the memory of its text, so this is bounded: one large
-# text is split at a time, and long answers are written in blocks, of a bounded number at once.
-splitting = threading.BoundedSemaphore(1)
-answers = ByteBudget(LONG_ANSWERS * settings.max_body)
+answers = LongAnswers(settings.max_body)
 
 
 @dataclass(frozen=True)
@@ -88,12 +79,12 @@ def post_tokenize(request: Request) -> Response:
     size = len(request.get_data())
     with ExitStack() as places:
         if size > LARGE:  # its answer is long as well
-            reserve(size, places)
-        spans = split(tokenizer, body.text)
+            answers.reserve(size, places)
+        spans = answers.split(tokenizer, body.text)
         if spans.count > BLOCK:
             if size <= LARGE:
-                reserve(size, places)
-            return long_answer(written(spans, piece), places.pop_all())
+                answers.reserve(size, places)
+            return long_answers.send(long_answers.tokens_as_json(spans, piece), places.pop_all())
     ids, starts, ends = (each[: spans.count] for each in (spans.ids, spans.starts, spans.ends))
     return json_reply(
         Tokens(
@@ -103,53 +94,6 @@ def post_tokenize(request: Request) -> Response:
             count=spans.count,
         )
     )
-
-
-def split(tokenizer: Tokenizer, text: str) -> Spans:
-    """Split a text, a large one alone."""
-    if len(text) < LARGE:
-        return tokenizer.spans(text)
-    if not splitting.acquire(timeout=SPLITTING_SECONDS):
-        raise TooManyUploads("too many large texts are being split at once", retry_after=1)
-    try:
-        return tokenizer.spans(text)
-    finally:
-        splitting.release()
-
-
-def reserve(size: int, places: ExitStack) -> None:
-    """Reserve a place for the long answer to a body of `size` bytes, or refuse it."""
-    share = max(size, answers.total // MOST_ANSWERS)
-    if not answers.take(share, PATIENCE):
-        raise TooManyUploads("too many long answers are being sent at once", retry_after=1)
-    places.callback(answers.give_back, share)
-    places.callback(memory.note, share)
-
-
-def long_answer(parts: Iterator[bytes], places: ExitStack) -> Response:
-    """Stream JSON, and give its places back at the end; nothing of the request is held."""
-    release()
-    response = Response(parts, content_type="application/json")
-    response.call_on_close(places.close)
-    return response
-
-
-def written(spans: Spans, piece: Callable[[int], str]) -> Iterator[bytes]:
-    """Write a text's tokens as JSON, in blocks."""
-
-    def blocks(of: Callable[[slice], Sequence[Any]]) -> Iterator[bytes]:
-        for first in range(0, spans.count, BLOCK):
-            part = slice(first, min(first + BLOCK, spans.count))
-            yield (b"," if first else b"[") + msgspec.json.encode(of(part))[1:-1]
-        yield b"]"
-
-    yield b'{"ids":'
-    yield from blocks(lambda part: spans.ids[part])
-    yield b',"pieces":'
-    yield from blocks(lambda part: list(map(piece, spans.ids[part])))
-    yield b',"offsets":'
-    yield from blocks(lambda part: list(zip(spans.starts[part], spans.ends[part], strict=True)))
-    yield b',"count":%d}' % spans.count
 
 
 def post_detokenize(request: Request) -> Response:
@@ -166,14 +110,10 @@ def post_detokenize(request: Request) -> Response:
         return json_reply(Text(text=tokenizer.decode(body.ids)))
     ids = array("I", body.ids)
 
-    def text() -> Iterator[bytes]:
-        yield b'{"text":"'
-        yield from (msgspec.json.encode(part)[1:-1] for part in tokenizer.texts(ids))
-        yield b'"}'
-
     with ExitStack() as places:
-        reserve(len(ids), places)
-        return long_answer(text(), places.pop_all())
+        answers.reserve(len(ids), places)
+        parts = long_answers.text_as_json(tokenizer.texts(ids))
+        return long_answers.send(parts, places.pop_all())
 
 
 def get_root(request: Request) -> Response:

@@ -1,14 +1,11 @@
 """The tokenization function over HTTP, on the demo model's tokenizer."""
 
-import random
 import subprocess
 import sys
 
 import pytest
 from flask.testing import FlaskClient
 
-from model.names import default_model
-from model.text.tokenizer import Tokenizer
 from tests.functions.answers import check_error
 from tests.functions.servers import ROOT
 
@@ -51,38 +48,6 @@ def test_it_needs_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "ready []"
-
-
-LONG_TEXTS = {
-    "control characters": "\x7f" * 9000,
-    "escapes": '\x01"\\' * 3000,
-    "words": "Hello, 你好 🌺 " * 3000,
-    "cut characters": "𐍈𝄞" * 3000,
-    "one token short of long": "\x7f" * 4096,
-    "one token more": "\x7f" * 4097,
-}
-
-
-@pytest.mark.parametrize("name", LONG_TEXTS)
-def test_a_long_answer_is_as_a_short_one(tokenize: FlaskClient, name: str) -> None:
-    text = LONG_TEXTS[name]
-    expected = Tokenizer.open(default_model()).encode(text)
-    reply = tokenize.post("/", json={"text": text})
-    assert reply.content_type == "application/json"
-    assert reply.json == {
-        "ids": expected.ids,
-        "pieces": expected.pieces,
-        "offsets": [list(pair) for pair in expected.offsets],
-        "count": len(expected.ids),
-    }
-
-
-@pytest.mark.parametrize("count", [0, 1, 4096, 4097, 20_000])
-def test_many_ids_become_text(tokenize: FlaskClient, count: int) -> None:
-    chance = random.Random(count)
-    ids = [chance.randrange(8192) for _ in range(count)]
-    expected = Tokenizer.open(default_model()).decode(ids)
-    assert tokenize.post("/detokenize", json={"ids": ids}).json == {"text": expected}
 
 
 def test_probes_and_root_tell_the_state(tokenize: FlaskClient) -> None:
