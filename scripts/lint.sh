@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Check what no test checks: scripts/lint.sh [python|c|shell|web|docker]…   (all of them without a name)
+# Check what no test checks (manifests are checked by tests/knative, the documentation's links by
+# tests/test_docs.py): scripts/lint.sh [python|c|shell|web|docker]…   (all of them without a name)
 #
 # Each tool is a package of requirements/test.txt. Where a processor has no build of one (shellcheck and biome
 # are packaged for x86-64 only), it is looked for in PATH, and left out with a sentence if it is not there.

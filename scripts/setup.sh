@@ -65,6 +65,9 @@ if [ "$profile" = test ]; then
   if ! command -v aarch64-linux-gnu-gcc >/dev/null || ! command -v qemu-aarch64-static >/dev/null; then
     apt_install "the tests run the engine as a Raspberry Pi would" gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static
   fi
+  if ! command -v clang >/dev/null; then
+    apt_install "the linters compile the engine by clang too" clang
+  fi
   if ! command -v chromium >/dev/null; then
     apt_install "the browser tests" chromium fonts-noto-core fonts-noto-cjk
   fi
