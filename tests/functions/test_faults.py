@@ -33,7 +33,7 @@ from tests.functions.random_bodies import random_json
 from tests.functions.servers import ROOT, Running, Start, events_of, wait_until
 from tests.ports import free_port
 
-pytestmark = pytest.mark.usefixtures("quiet")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quiet")]
 
 Connections = list[http.client.HTTPConnection]
 

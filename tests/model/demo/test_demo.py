@@ -12,6 +12,8 @@ from model.sampling import SamplingParams
 from model.serving.events import Done
 from model.serving.request import GenerationRequest
 
+pytestmark = pytest.mark.slow
+
 # What each engine writes; the native one, at 8 bits, the same on every processor.
 GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text(encoding="utf-8"))
 GREEDY = SamplingParams(temperature=0, repetition_penalty=1)

@@ -41,6 +41,8 @@ from openai.types.chat import (
 from tests.functions.answers import chunks_of
 from tests.functions.conftest import Generate
 
+pytestmark = pytest.mark.slow
+
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 USER = {"role": "user", "content": "Hi"}
 BODY: dict[str, dict[str, Any]] = {CHAT: {"messages": [USER]}, TEXT: {"prompt": "Hi"}}
