@@ -23,16 +23,20 @@
 _Static_assert(sizeof(size_t) == 8, "sizes of large models need 64 bits");
 
 enum {
+    VECTOR = 16, /* vectors of floats are padded to a multiple of this */
+    QUAD = 4,    /* columns of a row that lie side by side in a tile */
+    W4_ZERO = 8, /* the nibble that stands for 0 */
+
+    /* Bytes. */
     CACHE_LINE = 64,
-    VECTOR = 16,                        /* vectors of floats are padded to a multiple of this */
-    QUAD = 4,                           /* columns of a row that lie side by side in a tile */
-    W4_ZERO = 8,                        /* the nibble that stands for 0 */
-    TILE_W8 = BLOOM_GROUP * BLOOM_ROWS, /* bytes */
+    TILE_W8 = BLOOM_GROUP * BLOOM_ROWS,
     TILE_W4 = BLOOM_GROUP * BLOOM_ROWS / 2,
+    TILE_SCALES = BLOOM_ROWS * 2, /* the scales of a tile */
+    LOW_GROUP = BLOOM_GROUP / 2,  /* the nibbles of a group in a row of the lower plane */
+
+    /* Cache lines of a tile. */
     LINES_W8 = TILE_W8 / CACHE_LINE,
     LINES_W4 = TILE_W4 / CACHE_LINE,
-    TILE_SCALES = BLOOM_ROWS * 2, /* bytes of the scales of one tile */
-    LOW_GROUP = BLOOM_GROUP / 2,  /* bytes of a group's nibbles in a row of the lower plane */
 };
 
 static inline size_t round_up(size_t value, size_t step) { return (value + step - 1) / step * step; }

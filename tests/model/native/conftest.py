@@ -1,4 +1,4 @@
-"""Baked models to run, and the checkpoints that they were made of."""
+"""Checkpoints, and the baked models made of them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ Bake = Callable[[Path, int], BakedModel]
 
 @pytest.fixture(scope="session")
 def baked(tmp_path_factory: pytest.TempPathFactory) -> Bake:
-    """Bake a checkpoint folder with some bits, once."""
+    """Bake a checkpoint folder with some number of bits, once a session."""
     folder, made = tmp_path_factory.mktemp("baked"), dict[tuple[Path, int], BakedModel]()
 
     def bake_once(checkpoint: Path, bits: int) -> BakedModel:

@@ -64,7 +64,7 @@ def test_unquantised_it_equals_transformers(checkpoint: Path, baked: Bake) -> No
 
 
 def test_a_width_that_is_no_multiple_of_the_lanes(demo: Path, tmp_path: Path, baked: Bake) -> None:
-    """What fills up the last lanes is no part of a norm, however far its values are from zero."""
+    """The padding of the last lanes does not count in a norm, whatever the values' mean is."""
     folder = tmp_path / "narrow"
     torch.manual_seed(0)
     model = BloomForCausalLM(BloomConfig(vocab_size=8192, hidden_size=20, n_layer=1, n_head=2))
@@ -245,7 +245,7 @@ def test_reference_and_native_choose_the_same_tokens(demo: Path, baked: Bake) ->
 
 
 def test_engines_that_come_and_go_leave_no_thread_waiting(demo: Path, baked: Bake) -> None:
-    """A thread that went to sleep just then must still hear of the end."""
+    """A thread that is about to sleep when the engine is closed must still be woken."""
     for _ in range(300):
         engine = NativeEngine(baked(demo, 8), threads=4, kv_bytes=1 << 20)
         logits_of(engine, [5])

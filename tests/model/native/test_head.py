@@ -1,4 +1,4 @@
-"""The two-plane head names the same tokens as a scan of all, however close they are."""
+"""The two-plane head finds the same logits as a full scan, however close they are."""
 
 import json
 import random
@@ -21,7 +21,7 @@ HIDDEN, ROWS = 64, 8192
 
 
 def checkpoint_of(folder: Path, demo: Path, row: Callable[[int], Sequence[float]]) -> Checkpoint:
-    """A one-layer BLOOM with this word embedding, written by hand."""
+    """Write a BLOOM of one layer with this word embedding."""
     config = json.loads((demo / "config.json").read_text())
     config |= {"hidden_size": HIDDEN, "n_layer": 1, "n_head": 1, "vocab_size": ROWS}
     (folder / "config.json").write_text(json.dumps(config))
@@ -65,7 +65,7 @@ def zeros(id_: int) -> list[float]:
 
 
 def one_large(id_: int) -> list[float]:
-    """One column that rules the scale of all others."""
+    """One column that is so large that it decides the scale of all others."""
     return [1000.0, *plain(id_)[1:]]
 
 

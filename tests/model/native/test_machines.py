@@ -1,4 +1,4 @@
-"""The same C as another processor, under sanitizers, and on damaged files."""
+"""The C on other processors, under sanitizers, and with damaged files."""
 
 import json
 import platform
@@ -41,7 +41,7 @@ def run(*command: str, text: str = "") -> str:
 
 
 def without_name(output: str) -> str:
-    """What the engine gave, but for the name of its instruction set."""
+    """Return what the engine printed, without the name of its instruction set."""
     return output.partition(" ")[2]
 
 
@@ -71,7 +71,7 @@ ADDED = {
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory, random_bloom: Path) -> Path:
-    """A model that is quick to damage and to copy: 2 layers, 3 heads of 20."""
+    """Return a small model, quick to copy and to damage: 2 layers, 3 heads of 20."""
     torch = pytest.importorskip("torch")
     from transformers import BloomConfig, BloomForCausalLM
 
