@@ -5,14 +5,13 @@ from typing import NoReturn
 import msgspec
 
 from functions import errors
-
-LONGEST_VALUE = 60  # characters of a refused value that are shown
+from functions.http.quoting import shortened
 
 
 def unsupported(field: str, value: object, reason: str) -> NoReturn:
     """Refuse the value of a field; `reason` says what is done here instead."""
     raise errors.InvalidField(
-        f"{field} {shortened(value)} is not supported; {reason}",
+        f"{field} {quoted(value)} is not supported; {reason}",
         param=field,
         code="unsupported_value",
     )
@@ -25,10 +24,9 @@ def missing(field: str) -> NoReturn:
     )
 
 
-def shortened(value: object) -> str:
-    """Return a value as text, or as JSON, of at most `LONGEST_VALUE` characters."""
-    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-    return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 1] + "…"
+def quoted(value: object) -> str:
+    """Return the beginning of a value: of a text as it is, and of anything else as JSON."""
+    return shortened(value if isinstance(value, str) else msgspec.json.encode(value).decode())
 
 
 def check_tool_choice(choice: object, field: str = "tool_choice") -> None:

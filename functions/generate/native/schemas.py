@@ -136,7 +136,7 @@ class GeneratingStatus(msgspec.Struct, tag_field="state", tag="generating"):
 
 
 class TokenEvent(msgspec.Struct):
-    """A piece of the reply: the how manieth it is, and how many tokens were drawn up to it."""
+    """A piece of the reply, its index, and how many tokens were drawn so far."""
 
     text: str
     index: int

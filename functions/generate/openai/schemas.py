@@ -18,7 +18,7 @@ from functions.generate.fields import (
     Unsupported,
 )
 from functions.generate.logprobs import TokenLogprob
-from functions.generate.refusals import check_tool_choice, missing, shortened, unsupported
+from functions.generate.refusals import check_tool_choice, missing, quoted, unsupported
 from functions.generate.sampling import OpenAISamplingFields
 from functions.generate.timings import Timings
 
@@ -124,7 +124,7 @@ class CompletionFields(OpenAISamplingFields, forbid_unknown_fields=True, kw_only
 
     @property
     def includes_usage(self) -> bool:
-        """Whether the stream's last chunk tells the usage."""
+        """Whether the stream's last chunk has the usage."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
     def check(self) -> None:
@@ -189,7 +189,7 @@ class ChatCompletionBody(CompletionFields, forbid_unknown_fields=True, kw_only=T
                 param="max_tokens",
             )
         if self.response_format and self.response_format.type != "text":
-            kind = shortened(self.response_format.type)
+            kind = quoted(self.response_format.type)
             # LangChain knows this error by OpenAI's words.
             raise errors.InvalidField(
                 f"'response_format' of type '{kind}' is not supported with this model; it writes"

@@ -18,7 +18,7 @@ def chunks(
 ) -> Iterator[bytes]:
     """Yield the chunks of a stream, then `[DONE]`; b"" where there is nothing to send yet.
 
-    `found` holds the events of `replies`. With `include_usage`, a chunk without choices tells the
+    `found` holds the events of `replies`. With `include_usage`, a chunk without choices has the
     usage at the end, and `usage` is null in all others.
     """
 

@@ -5,13 +5,7 @@ from typing import Any
 import pytest
 
 from functions.errors import InvalidField
-from functions.generate.refusals import (
-    LONGEST_VALUE,
-    check_tool_choice,
-    missing,
-    shortened,
-    unsupported,
-)
+from functions.generate.refusals import check_tool_choice, missing, quoted, unsupported
 
 
 def test_a_refusal_has_the_field_and_the_value() -> None:
@@ -24,9 +18,9 @@ def test_a_refusal_has_the_field_and_the_value() -> None:
 
 
 def test_a_long_value_is_cut() -> None:
-    assert shortened("a" * LONGEST_VALUE) == "a" * LONGEST_VALUE
-    assert shortened("a" * 1000) == "a" * (LONGEST_VALUE - 1) + "…"
-    assert len(shortened(["a" * 1000])) == LONGEST_VALUE
+    assert quoted("a" * 60) == "a" * 60
+    assert quoted("a" * 1000) == "a" * 59 + "…"
+    assert len(quoted(["a" * 1000])) == 60
 
 
 @pytest.mark.parametrize(
