@@ -45,6 +45,7 @@ def imports() -> dict[str, set[str]]:
     return {module: known.keys() & set(of(path)) - {module} for module, path in known.items()}
 
 
+@cache
 def reached(start: str) -> set[str]:
     """Return a module, what it imports, what that imports, and so on."""
     found, ahead = set[str](), [start]

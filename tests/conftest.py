@@ -9,7 +9,18 @@ from importlib.abc import MetaPathFinder
 
 import pytest
 
-SLOW_PACKAGES = {"matplotlib", "playwright", "torch", "transformers"}
+# Slow to import, and not in requirements/test-fast.txt.
+SLOW_PACKAGES = {
+    "huggingface_hub",
+    "matplotlib",
+    "numpy",
+    "peft",
+    "playwright",
+    "safetensors",
+    "tokenizers",
+    "torch",
+    "transformers",
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

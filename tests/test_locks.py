@@ -1,12 +1,16 @@
 """The lock files say what pyproject.toml asks for. `make lock` writes them anew."""
 
+import ast
 import re
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from scripts import lock
+from tests.conftest import SLOW_PACKAGES
 
 ROOT = Path(__file__).parents[1]
 every_lock = pytest.mark.parametrize("name", lock.LOCKS)
@@ -59,3 +63,21 @@ def test_an_image_has_packages_that_pyproject_names(source: str) -> None:
     lines = (ROOT / "requirements" / source).read_text(encoding="utf-8").splitlines()
     names = {line for line in lines if not line.startswith("#")}
     assert names == {Requirement(each).name for each in lock.requirements(source)}
+
+
+def test_what_tests_import_is_in_the_fast_lock_or_skipped() -> None:
+    installed, of = pins("test-fast.txt"), packages_distributions()
+    imported = set[str]()
+    for path in (ROOT / "tests").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {name.name.split(".")[0] for name in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported.add(node.module.split(".")[0])
+    packages = imported & of.keys() - {path.name for path in ROOT.iterdir()}
+    missing = {
+        name
+        for name in packages
+        if not installed.keys() & {canonicalize_name(each) for each in of[name]}
+    }
+    assert missing <= SLOW_PACKAGES

@@ -14,6 +14,8 @@ from model.serving.request import GenerationRequest
 from tests.functions.answers import events_of
 from tests.functions.servers import ROOT, wait_until
 
+pytestmark = pytest.mark.slow
+
 SECRET = "The password of the safe is 4711, and nobody but us two may know of it. " * 8
 GUESSES = {"right": SECRET, "wrong": SECRET.replace("The", "In", 1)}  # of as many tokens
 OF_THE_PROMPT = (

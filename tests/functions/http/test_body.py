@@ -20,6 +20,8 @@ from tests.fakes import byte_tokenizer
 from tests.functions.clients import post_text
 from tests.functions.conftest import Generate
 
+pytestmark = pytest.mark.slow
+
 CHAT = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
 ROUTES: dict[str, dict[str, Any]] = {
     "/": {"prompt": "Hi", "max_new_tokens": 2},

@@ -16,6 +16,8 @@ from model.text.tokenizer import StreamDecoder
 from tests.fakes import FakeEngine, OneHot
 from tests.model.serving.simple import TOKENIZER, request, wait_until
 
+pytestmark = pytest.mark.slow
+
 # What raises, by the class and the name of what is called there, and at which of its calls.
 PLACES: list[tuple[type, str]] = [
     (Observer, "started"),

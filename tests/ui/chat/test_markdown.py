@@ -8,6 +8,8 @@ import pytest
 from tests.ui.fake_functions import ARABIC, ATTACK
 from ui.chat.markdown import render
 
+pytestmark = pytest.mark.slow
+
 ALLOWED = {"p", "ul", "ol", "li", "h1", "h2", "h3", "h4", "h5", "h6", "blockquote", "hr", "br"}
 ALLOWED |= {"table", "thead", "tbody", "tr", "th", "td", "strong", "em", "s", "code", "pre", "a"}
 ALLOWED |= {"div", "span", "button"}

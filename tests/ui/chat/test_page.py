@@ -19,7 +19,7 @@ from tests.ui.simulated import (
     texts,
 )
 
-pytestmark = pytest.mark.asyncio
+pytestmark = [pytest.mark.asyncio, pytest.mark.slow]
 
 
 async def test_open_type_and_see_the_reply(user: User, site: Site) -> None:
