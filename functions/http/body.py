@@ -69,12 +69,12 @@ def read_body(
     try:
         return msgspec.convert(raw, type_, strict=True)
     except msgspec.ValidationError as error:
-        refused = error
-    from functions.http import validation  # only a refusal needs it
+        from functions.http import validation  # only a refusal needs it
 
-    problem = validation.invalid_field(refused, raw, type_)
-    if problem.openai_code != validation.UNKNOWN:
-        raise problem
+        # No variable holds an error: its traceback would hold this frame, and so the body, until
+        # the garbage collector comes.
+        if not validation.is_of_unknown_field(error, raw, type_):
+            raise validation.invalid_field(error, raw, type_) from None
     # Within the body's objects, too, an unknown field that is null counts as not given.
     raw = validation.without_unknown_nulls(raw, type_)
     try:

@@ -14,7 +14,7 @@ from msgspec import inspect
 from functions.errors import InvalidField
 from functions.http.quoting import describe, shortened
 
-UNKNOWN = "unknown_parameter"  # OpenAI's code for a field that the type does not have
+_UNKNOWN = "unknown_parameter"  # OpenAI's code for a field that the type does not have
 
 # The JSON types, in the order in which a sentence lists them.
 _WORDS: tuple[tuple[str, type | tuple[type, ...]], ...] = (
@@ -54,6 +54,11 @@ def invalid_field(error: msgspec.ValidationError, body: object, type_: object) -
     return InvalidField(f"{sentence}, but got {describe(value)}", param=param)
 
 
+def is_of_unknown_field(error: msgspec.ValidationError, body: object, type_: object) -> bool:
+    """Whether a body is wrong because it has a field that its type does not have."""
+    return invalid_field(error, body, type_).openai_code == _UNKNOWN
+
+
 def without_unknown_nulls(body: object, type_: object) -> object:
     """Leave out fields that are null and not known, in a body and in all objects within it."""
     return _without_unknown_nulls(body, _kinds(type_))
@@ -81,7 +86,7 @@ def _wrong_field(
     known = {field.encode_name for field in fields}
     unknown = [name for name in value if name not in known]
     if unknown and any(each.forbid_unknown_fields for each in objects):
-        name, problem, code = unknown[0], "is not known here", UNKNOWN
+        name, problem, code = unknown[0], "is not known here", _UNKNOWN
     else:
         missing = [
             field.encode_name

@@ -327,3 +327,28 @@ def test_what_is_no_json_is_said_in_msgspecs_words(tokenize: Any, body: bytes, s
     reply = tokenize.post("/", data=body, content_type="application/json")
     assert reply.status_code == 400
     assert reply.json["error"]["message"].startswith(f"the body is no JSON: {said}")
+
+
+REFUSED: dict[str, dict[str, Any]] = {
+    "an unknown field": {"prompt": "Hi", "kept": ["a-marker"]},
+    "a null beside an unknown field": {"prompt": "Hi", "stop": ["a-marker"], "x": {"y": None}},
+    "another type": {"prompt": ["a-marker"]},
+    "a missing field": {"stop": ["a-marker"]},
+    "a wrong bound": {"prompt": "Hi", "stop": ["a-marker"], "max_new_tokens": -5},
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_refused_body_is_let_go_without_the_garbage_collector(
+    generate: Generate, case: str
+) -> None:
+    """An error that a variable holds, holds its frame, and so the body: for one of 1 MB, 25 MB."""
+    gc.collect()
+    gc.disable()
+    try:
+        assert generate.client.post("/", json=REFUSED[case]).status_code == 422
+        left = [each for each in gc.get_objects() if type(each) is list and each == ["a-marker"]]
+    finally:
+        gc.enable()
+    own = [value for body in REFUSED.values() for value in body.values()]
+    assert [each for each in left if not any(each is value for value in own)] == []
