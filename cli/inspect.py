@@ -62,7 +62,8 @@ def inspect(path: Path, *, as_json: bool, tensors: bool, verify: bool) -> None:
             for file, size in value.items():
                 table.add_row("", visible(f"{file}  {size:,} bytes"))
         else:
-            table.add_row(name.replace("_", " "), _fact(value))
+            absent = "none" if name == "adapter" else "not stated"
+            table.add_row(name.replace("_", " "), _fact(value, absent))
     console.print(table)
     if tensors and rows:
         listing = Table(*(name.replace("_", " ") for name in rows[0]), box=None, pad_edge=False)
@@ -169,13 +170,13 @@ def _baked(model: BakedModel, *, verify: bool) -> tuple[Row, list[Row]]:
     return facts, rows
 
 
-def _fact(value: object) -> str:
-    """Return a fact as text for people."""
+def _fact(value: object, absent: str) -> str:
+    """Return a fact as text for people: `absent` for None."""
     match value:
         case list():
             return visible(", ".join(map(str, value)) or "none")
         case None:
-            return "not stated"
+            return absent
         case _:
             return _text(value)
 

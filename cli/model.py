@@ -43,7 +43,7 @@ def path_of(text: str, path: Path | None = None) -> Path:
         return model_folder(text)
     except ModelError as error:
         raise Refused(
-            f"{text} is no path that is here, and as a name on the hub: {error}"
+            f"{text} is no path here, so it was taken for a name on the hub; {error}"
         ) from None
 
 

@@ -78,7 +78,7 @@ def shown(value: object) -> str:
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """Say why a file could not be read or written, without its path."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 

@@ -97,8 +97,9 @@ class Adapter:
         try:
             described = read_object(path)
         except FileNotFoundError:
+            missing = path if folder.exists() else folder
             raise ModelError(
-                f"{path} is missing; an adapter is a folder as PEFT saves it"
+                f"{missing} is missing; an adapter is a folder as PEFT saves it"
             ) from None
         _refuse_unsupported(path, described)
         parts = _parts(folder, tensors_of([_weights(folder)]))

@@ -1,6 +1,7 @@
 """`pibloom inspect` says "whole" only of what would be served."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -102,6 +103,13 @@ def test_ends_and_notes_are_shown(copy: Path, tmp_path: Path) -> None:
         assert any("num_beams" in note for note in facts["notes"])
         assert "2, 7" in run(path).output
     assert "whole, every" in run(copy, "--verify").output
+
+
+def test_a_model_without_an_adapter_has_none(tmp_path: Path) -> None:
+    baked = tmp_path / "m.bloom"
+    bake(Checkpoint.open(default_model()), baked)
+    assert re.search(r"^adapter +none *$", run(baked).output, re.MULTILINE)
+    assert json.loads(run(baked, "--json").output)["adapter"] is None
 
 
 def test_inspect_tells_what_a_checkpoint_holds() -> None:

@@ -282,6 +282,22 @@ def test_the_newest_words_stay_in_view_unless_one_scrolls_up(site: Site) -> None
     page.wait_for_function(f"{left} < 60")
 
 
+def test_an_empty_chat_shows_its_greeting_from_the_top(site: Site) -> None:
+    page = site.open(viewport={"width": 360, "height": 480})
+    box = "document.querySelector('.scroll')"
+    assert page.evaluate(f"{box}.scrollHeight - {box}.clientHeight") > 0
+    # The page may scroll once it has been laid out and observers were told.
+    page.evaluate("() => new Promise((done) => setTimeout(() => requestAnimationFrame(done), 500))")
+    assert page.evaluate(f"{box}.scrollTop") == 0
+    assert page.locator(".jump-shown").count() == 0
+    ask(page, "Show me code")
+    finished(page)
+    assert page.evaluate(f"{box}.scrollTop") > 0
+    page.get_by_role("button", name="New chat").click()
+    expect(page.locator(".empty")).to_be_visible()
+    page.wait_for_function(f"{box}.scrollTop === 0")
+
+
 def test_settings_open_close_and_change_the_theme(site: Site) -> None:
     page = site.open(color_scheme="light")
     page.get_by_role("button", name="Settings").click()

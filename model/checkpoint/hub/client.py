@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from model.errors import ModelError
+from model.files import reason
 
 
 def hub_library() -> Any:
@@ -72,4 +73,4 @@ def _cause(error: BaseException) -> str:
     """Return the first sentence of the innermost error."""
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__  # type: ignore[assignment]
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    return (reason(error).strip() or type(error).__name__).splitlines()[0][:200]

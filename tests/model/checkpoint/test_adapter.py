@@ -182,6 +182,7 @@ def drop(part: str) -> Callable[[Path], None]:
 
 
 BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "no folder": (shutil.rmtree, "/lora is missing; an adapter is"),
     "no description": (lambda f: (f / "adapter_config.json").unlink(), "is missing; an adapter is"),
     "no weights": (lambda f: (f / "adapter_model.safetensors").unlink(), "has neither"),
     "a truncated file": (

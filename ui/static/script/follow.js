@@ -19,7 +19,8 @@
     const turns = box?.querySelector(".turns");
     if (!turns) return false;
     const button = document.querySelector(".jump");
-    const mark = () => button?.classList.toggle("jump-shown", distance(box) > 160);
+    let turnCount = 0;
+    const mark = () => button?.classList.toggle("jump-shown", turnCount > 0 && distance(box) > 160);
     let last = 0;
     box.addEventListener("scroll", () => {
       if (box.scrollTop < last - 2) following = false;
@@ -27,12 +28,12 @@
       last = box.scrollTop;
       mark();
     }, { passive: true });
-    let turnCount = 0;
     const keep = () => {
       const now = turns.querySelectorAll(".turn").length;
       if (now > turnCount) following = true; // a new question: show it
+      if (now === 0 && turnCount > 0) box.scrollTo({ top: 0, behavior: "instant" }); // a new chat: show its greeting
       turnCount = now;
-      if (following) toEnd(false);
+      if (turnCount > 0 && following) toEnd(false);
       mark();
     };
     new MutationObserver(keep).observe(turns, { childList: true, subtree: true, characterData: true });

@@ -210,6 +210,7 @@ def test_no_network_is_a_sentence(hub: FakeHub, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(ModelError, match="cannot be reached") as caught:
         pull()
     assert "\n" not in str(caught.value)
+    assert "Errno" not in str(caught.value)
 
 
 def test_another_architecture_is_refused_before_gigabytes(hub: FakeHub, source: Path) -> None:
