@@ -93,6 +93,26 @@ def test_attributes_exist(page: Path) -> None:
             assert attribute in attributes()[name], f"{name}.{attribute}"
 
 
+def test_the_tests_that_the_faults_name_exist() -> None:
+    """In the last column, without `test_` in front; `…` stands for the rest of a name."""
+    files = (ROOT / "tests").rglob("test_*.py")
+    found = re.findall(
+        r"def test_(\w+)", "\n".join(path.read_text(encoding="utf-8") for path in files)
+    )
+    rows = [line for line in text(Path("docs/faults.md")).splitlines() if line.startswith("| ")]
+    named = [
+        name
+        for row in rows
+        for name in re.findall(r"`([a-z]\w+…?)[`\[]", row.rstrip("| ").rpartition("|")[2])
+    ]
+    assert len(named) > 80
+    for name in named:
+        known = [each for each in found if each == name]
+        if name.endswith("…"):
+            known = [each for each in found if each.startswith(name[:-1])]
+        assert known, name
+
+
 def test_every_page_is_tested() -> None:
     listed = subprocess.run(
         ["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True
