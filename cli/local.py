@@ -18,8 +18,6 @@ from model.baked.source import model_name
 from model.errors import ModelError
 from model.serving.request import GenerationRequest
 
-SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")
-
 
 def stream_from_model(path: Path, body: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Load a model, and yield the same events as a function would for a request's body.
@@ -45,7 +43,7 @@ def stream_from_model(path: Path, body: dict[str, Any]) -> Iterator[tuple[str, d
         request = GenerationRequest(
             tuple(model.tokenizer.ids(text, add_special_tokens=not chat)),
             body["max_new_tokens"],
-            ranges.sampling_params(model.sampling, {name: body.get(name) for name in SAMPLING}),
+            ranges.overridden(model.sampling, body),
             tuple(body["stop"]) + (model.chat.stop if chat else ()),
         )
         generation = model.scheduler.submit(request)

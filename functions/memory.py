@@ -10,7 +10,7 @@ from functools import cache
 # mallopt's names of what is set (malloc.h), and the values.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 ARENAS = 2  # heaps that threads share
-LARGE = 128 << 10  # bytes from which on a block is mapped by itself, and unmapped when freed
+MAPPED = 128 << 10  # bytes; a block of that size or more is mapped, and unmapped when freed
 NOTED = 256 << 10  # bytes of large requests after which freed memory is given back
 PAUSE = 1.0  # seconds, at least, from one time to the next
 
@@ -22,8 +22,8 @@ def configure() -> None:
     if mallopt := getattr(_c(), "mallopt", None):  # glibc's; others have no such thing
         mallopt(_ARENA_MAX, ARENAS)
         # Setting these also keeps glibc from raising them by itself, to 32 MiB.
-        mallopt(_MMAP_THRESHOLD, LARGE)
-        mallopt(_TRIM_THRESHOLD, LARGE)
+        mallopt(_MMAP_THRESHOLD, MAPPED)
+        mallopt(_TRIM_THRESHOLD, MAPPED)
 
 
 def note(size: int) -> None:

@@ -1,7 +1,7 @@
 """The ranges of what a request, or the command line, may ask of sampling."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Annotated, Any
 
 from msgspec import Meta
@@ -21,10 +21,15 @@ Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Stop = Annotated[str, Meta(max_length=64)]  # an empty one stops nothing
 Stops = Annotated[list[Stop], Meta(max_length=MOST_STOPS)]
 
+_NAMES = frozenset(field.name for field in fields(SamplingParams))
 
-def sampling_params(defaults: SamplingParams, given: Mapping[str, Any]) -> SamplingParams:
-    """Return a model's sampling parameters, changed by what is given; None is not given."""
-    found = {name: value for name, value in given.items() if value is not None}
+
+def overridden(defaults: SamplingParams, given: Mapping[str, Any]) -> SamplingParams:
+    """Return a model's sampling parameters with those that a request gives in their place.
+
+    A value of None counts as not given; names that are no field of `SamplingParams` are ignored.
+    """
+    found = {name: value for name, value in given.items() if name in _NAMES and value is not None}
     if found.get("top_p") == 0:
         found["top_p"] = 1e-9  # OpenAI takes 0 and uses a tiny value: the likeliest token alone
     if found.get("top_k") == -1:

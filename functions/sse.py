@@ -9,8 +9,6 @@ HEADERS = {
 }
 OPENING = b": stream\n\n"
 HEARTBEAT = b": keep-alive\n\n"
-
-
 DONE = b"data: [DONE]\n\n"  # how OpenAI's streams end
 
 

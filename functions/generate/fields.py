@@ -1,10 +1,9 @@
 """Types of fields that the request bodies of several families of routes share."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from msgspec import Meta
 
-FinishReason = Literal["stop", "length"]
 NonEmptyText = Annotated[str, Meta(min_length=1)]
 # No upper bound of ours: a reply has at most `ranges.MOST_TOKENS`, and what there is room for.
 TokenLimit = Annotated[int, Meta(ge=1, le=2**31 - 1)]

@@ -1,7 +1,6 @@
 """The sampling fields of requests, and the parameters that follow from them."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
 from typing import Annotated, Any
 
 import msgspec
@@ -39,22 +38,15 @@ class OpenAISamplingFields(SamplingFields, forbid_unknown_fields=True, kw_only=T
     logit_bias: Annotated[dict[str, LogitBias], Meta(max_length=300)] | None = None
 
 
-_NAMES = frozenset(field.name for field in fields(SamplingParams))
-
-
 def sampling_params(model: LoadedModel, asked: SamplingFields) -> SamplingParams:
     """Return the model's defaults, overridden by what a request asks for.
 
     Raises `InvalidField` for a `logit_bias` of a token that does not exist or is never drawn.
     """
-    given: dict[str, Any] = {
-        name: getattr(asked, name) for name in asked.__struct_fields__ if name in _NAMES
-    }
-    if biases := given.get("logit_bias"):
-        given["logit_bias"] = tuple(_biases(model, biases))
-    else:
-        given.pop("logit_bias", None)
-    return ranges.sampling_params(model.sampling, given)
+    given: dict[str, Any] = {name: getattr(asked, name) for name in asked.__struct_fields__}
+    if "logit_bias" in given:
+        given["logit_bias"] = tuple(_biases(model, given["logit_bias"] or {})) or None
+    return ranges.overridden(model.sampling, given)
 
 
 def _biases(model: LoadedModel, biases: Mapping[str, float]) -> Iterator[tuple[int, float]]:

@@ -1,7 +1,7 @@
 """Following generations, and sending replies whole or as they are written.
 
 All families of routes wait here for events, send heartbeats, notice that a client left, and end
-generations that nobody waits for.
+generations that no client waits for.
 """
 
 import time
@@ -16,17 +16,18 @@ from functions.http.clients import client_left
 from functions.http.replies import as_api_error
 from model.serving import events
 
-TICK = 0.25  # seconds between two looks at whether the client is still there
-HEARTBEAT = 5.0  # seconds of silence after which a stream says that it lives
+TICK = 0.25  # seconds between two checks that the client is still there
+HEARTBEAT_SECONDS = 5.0  # of silence, after which a stream sends a heartbeat
 
 Found = tuple[int, events.Event] | None  # an event and its generation's place
 
 
 def follow(generations: Sequence[events.Generation], request: HttpRequest) -> Iterator[Found]:
-    """Yield the generations' events, each with its generation's place, and None at least each TICK.
+    """Yield the generations' events, each with its generation's place.
 
-    Raises `ClientGone` once the client left, `DeadlineExceeded`, and the fitting error when one of
-    the generations fails. Who stops early must cancel them.
+    None comes when `TICK` seconds pass without an event. Raises `ClientGone` once the client has
+    left, `DeadlineExceeded`, and the matching `ApiError` when a generation fails. A caller that
+    stops early must cancel the generations.
     """
     for found in events.events_of(generations, TICK):
         if client_left(request.environ):
@@ -67,9 +68,9 @@ def read(
     generations: Sequence[events.Generation],
     take: Callable[[int, events.Event], object],
 ) -> None:
-    """Hand every event to `take`, with its generation's place, until all are done.
+    """Hand every event to `take`, with its generation's place, until all generations are done.
 
-    Raises what `follow` raises, and then cancels all of them.
+    Raises what `follow` raises; all generations are cancelled at the end.
     """
     try:
         for found in follow(generations, request):
@@ -89,16 +90,16 @@ def send(
 ) -> Response:
     """Reply with `lines`, the last of which ends the stream, and then cancel the generations.
 
-    An empty line says that there is nothing to send yet; after `HEARTBEAT` seconds of silence that
-    of `heartbeat` is sent in its place. When `lines` raises, `failed` makes the last line. `lines`
-    may add to `generations` while it runs.
+    An empty line says that there is nothing to send yet; after `HEARTBEAT_SECONDS` of silence, what
+    `heartbeat` returns is sent in its place. When `lines` raises, `failed` makes the last line.
+    `lines` may add to `generations` while it runs.
     """
 
     def guarded() -> Iterator[bytes]:
         sent_at = time.monotonic()
         try:
             for line in lines:
-                due = time.monotonic() - sent_at >= HEARTBEAT
+                due = time.monotonic() - sent_at >= HEARTBEAT_SECONDS
                 if sent := line or (heartbeat() if due else b""):
                     sent_at = time.monotonic()
                     yield sent
@@ -110,7 +111,7 @@ def send(
             cancel(generations)
 
     response = Response(guarded(), headers=dict(headers))
-    # Of a stream that is closed before its first line, nothing of `guarded` runs.
+    # If the stream is closed before its first line, `guarded` never starts.
     response.call_on_close(lambda: cancel(generations))
     return response
 

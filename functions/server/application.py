@@ -22,9 +22,8 @@ from functions.server import descriptors, slow_clients, worker
 from functions.service import Service
 from functions.settings import Settings
 
-SPARE_THREADS = (
-    8  # threads beyond those that generations can hold, so that a short answer never waits
-)
+# Threads beyond those that generations can hold, so that a short answer never waits.
+SPARE_THREADS = 8
 # Seconds; longer than the proxies in front keep theirs, or they would meet closed sockets.
 KEEPALIVE = 620
 IDLE_CONNECTIONS = 1000  # kept alive beside those that are being answered

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from model.checkpoint.tensor import BITS, TensorInfo
+from model.checkpoint.tensor import DTYPE_BITS, TensorInfo
 from model.errors import ModelError
 from model.files import reason, shown
 
@@ -104,14 +104,14 @@ def _entry(file: str, key: str, entry: Any, start: int) -> TensorInfo:
         raise _Header(f"{shown(key)} has no shape")
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_is_size, offsets)):
         raise _Header(f"{shown(key)} has no place")
-    if not isinstance(dtype, str) or dtype not in BITS:
+    if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
         raise _Header(f"{shown(key)} is of the unknown type {shown(dtype)}")
     count = 1
     for length in shape:  # as the library counts, so that 0 does not hide a number too large
         count *= length
         if count >= _MOST:
             raise _Header(f"{shown(key)} is too large")
-    bits = count * BITS[dtype]
+    bits = count * DTYPE_BITS[dtype]
     if bits >= _MOST or bits % 8 or offsets[1] - offsets[0] != bits // 8:
         raise _Header(f"{shown(key)} does not have the size of its shape")
     return TensorInfo(key, tuple(shape), dtype, file, bits // 8, start + offsets[0], key)

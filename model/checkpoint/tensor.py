@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 # Bits of a number, by the name that safetensors gives its type.
-BITS = {
+DTYPE_BITS = {
     "F64": 64,
     "F32": 32,
     "F16": 16,

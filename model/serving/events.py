@@ -9,6 +9,8 @@ from typing import Literal
 
 from model.serving.request import GenerationRequest
 
+FinishReason = Literal["stop", "length"]
+
 
 @dataclass(frozen=True)
 class Queued:
@@ -58,7 +60,7 @@ class Done:
     """The end of a reply; `text` is the whole reply, and times are in seconds."""
 
     text: str
-    finish_reason: Literal["stop", "length"]
+    finish_reason: FinishReason
     prompt_tokens: int
     completion_tokens: int
     seed: int

@@ -2,15 +2,21 @@
 
 import time
 from collections.abc import Collection
-from typing import Any, Literal
+from typing import Any
 
 from model.engine.contract import EngineSequence, Logits, Work
-from model.serving.events import Done, Generation, Likelihood, Prefill, PromptToken, Token
+from model.serving.events import (
+    Done,
+    FinishReason,
+    Generation,
+    Likelihood,
+    Prefill,
+    PromptToken,
+    Token,
+)
 from model.serving.sampler import Sampler
 from model.text.stops import StopStrings
 from model.text.tokenizer import StreamDecoder, Tokenizer
-
-FinishReason = Literal["stop", "length"]
 
 
 class Running:

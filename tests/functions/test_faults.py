@@ -306,7 +306,7 @@ def test_a_wall_clock_that_jumps_is_nothing_to_deadlines_and_heartbeats(
     generate: Generate, monkeypatch: pytest.MonkeyPatch, hours: int
 ) -> None:
     right = time.time
-    monkeypatch.setattr(streams, "HEARTBEAT", 0.5)
+    monkeypatch.setattr(streams, "HEARTBEAT_SECONDS", 0.5)
 
     def jump() -> None:
         generate.engine.before_step = lambda: None

@@ -9,7 +9,7 @@ DEFAULTS = SamplingParams(temperature=0.5, top_k=3)
 
 
 def test_what_is_not_given_is_the_models() -> None:
-    found = ranges.sampling_params(DEFAULTS, {"temperature": None, "top_p": 0.25})
+    found = ranges.overridden(DEFAULTS, {"temperature": None, "top_p": 0.25})
     assert found == SamplingParams(temperature=0.5, top_k=3, top_p=0.25)
 
 
@@ -23,8 +23,8 @@ def test_what_is_not_given_is_the_models() -> None:
     ],
 )
 def test_what_other_servers_take_is_taken(given: dict[str, int], field: str, value: int) -> None:
-    assert getattr(ranges.sampling_params(DEFAULTS, given), field) == value
+    assert getattr(ranges.overridden(DEFAULTS, given), field) == value
 
 
 def test_a_top_p_of_zero_leaves_the_likeliest_token_alone() -> None:
-    assert 0 < ranges.sampling_params(DEFAULTS, {"top_p": 0}).top_p < 1e-6
+    assert 0 < ranges.overridden(DEFAULTS, {"top_p": 0}).top_p < 1e-6

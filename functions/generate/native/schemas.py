@@ -6,11 +6,12 @@ import msgspec
 from msgspec import Meta
 
 from functions import errors, ranges
-from functions.generate.fields import FinishReason, NonEmptyText
+from functions.generate.fields import NonEmptyText
 from functions.generate.sampling import SamplingFields
 from functions.generate.timings import Timings
 from functions.service import State
 from model.load import ModelInfo
+from model.serving.events import FinishReason
 
 
 class Message(msgspec.Struct, forbid_unknown_fields=True):

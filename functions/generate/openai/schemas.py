@@ -10,7 +10,6 @@ from msgspec import UNSET, Meta, UnsetType
 
 from functions import errors, ranges
 from functions.generate.fields import (
-    FinishReason,
     Ignored,
     NonEmptyText,
     TokenLimit,
@@ -21,6 +20,7 @@ from functions.generate.logprobs import TokenLogprob
 from functions.generate.refusals import check_tool_choice, missing, quoted, unsupported
 from functions.generate.sampling import OpenAISamplingFields
 from functions.generate.timings import Timings
+from model.serving.events import FinishReason
 
 MOST_CHOICES = 16  # replies to each prompt
 

@@ -13,7 +13,7 @@ from functions.errors import BodyIncomplete, BodyTooLarge, TooManyUploads
 
 BODY_SECONDS = 10.0  # for a request's body to arrive
 BODIES = 32  # that may be arriving at once; most are there with their head
-LARGE = 64 << 10  # bytes from which on a body or an answer counts as large
+LARGE = 64 << 10  # bytes; a body or an answer with more counts as large
 LARGE_BODIES = 4  # of the largest size that may be held at once, or more that are smaller
 PATIENCE = 0.5  # seconds that a body waits for room
 # By when each body must be there. The thread that reads a body writes its entry, and the server's
@@ -104,9 +104,7 @@ class Uploads:
             received = len(request.get_data())
         except RequestEntityTooLarge:
             received = self._limit + 1
-        except (
-            Exception
-        ):  # a malformed chunk, a client that left: servers raise errors of their own
+        except Exception:  # a malformed chunk, a client that left: the server's own errors
             raise BodyIncomplete("the body could not be read to its end") from None
         finally:
             if connection:

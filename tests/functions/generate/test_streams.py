@@ -30,7 +30,7 @@ def test_an_empty_line_is_a_heartbeat_once_it_is_due(
     generations: list[Generation], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert send(generations, iter([b"a\n", b"", b"b\n"])).data == b"a\nb\n"
-    monkeypatch.setattr(streams, "HEARTBEAT", 0.0)
+    monkeypatch.setattr(streams, "HEARTBEAT_SECONDS", 0.0)
     assert send(generations, iter([b"a\n", b"", b"b\n"])).data == b"a\nbeat\nb\n"
 
 

@@ -9,7 +9,7 @@ import pytest
 from safetensors import SafetensorError, safe_open
 
 from model.checkpoint.safetensors import safetensors_header
-from model.checkpoint.tensor import BITS
+from model.checkpoint.tensor import DTYPE_BITS
 from model.checkpoint.weight_files import tensors_of, weight_files
 from model.errors import ModelError
 
@@ -139,7 +139,7 @@ CASES: dict[str, bytes] = {
     f"of the type {dtype}": file_of(
         {"a": {"dtype": dtype, "shape": [4], "data_offsets": [0, bits * 4 // 8]}}, bits * 4 // 8
     )
-    for dtype, bits in BITS.items()
+    for dtype, bits in DTYPE_BITS.items()
 }
 # What the library takes, and is refused here: which of two is meant is not known, or it is by
 # accident, not by the format, that it is taken.
@@ -192,9 +192,9 @@ def test_the_sweep_knows_every_type_of_the_library(tmp_path: Path) -> None:
     path.write_bytes(file_of(changed(dtype="?")))
     with pytest.raises(SafetensorError) as raised, safe_open(path, framework="pt"):
         pass
-    for dtype in BITS:
+    for dtype in DTYPE_BITS:
         assert f"`{dtype}`" in str(raised.value)
-    assert str(raised.value).count("`") == 2 * (1 + len(BITS))
+    assert str(raised.value).count("`") == 2 * (1 + len(DTYPE_BITS))
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
