@@ -21,7 +21,7 @@ Usage: build.sh [OPTIONS]
   --base IMAGE        what the images begin with: python:3.11-slim-bookworm, or like it;
                       `debian` makes one of this machine's Debian packages, and pulls nothing
   --builder IMAGE     what compiles: python:3.11-bookworm, or like it
-  --pull              take the base images anew, with what was mended in them since
+  --pull              pull the base images again, with the fixes made since
   --no-check          do not run the images once
 
 Every step is skipped when it was done before, so an interrupted build goes on where it was.

@@ -43,7 +43,7 @@ def _stops(
 
 
 def _url(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """Refuse what is no address of a function, before anything is sent there."""
+    """Refuse what is not the address of a function, before anything is sent there."""
     if flags.not_empty(context, parameter, value) is None:
         return None
     assert value is not None
@@ -63,7 +63,7 @@ def _url(context: click.Context, parameter: click.Parameter, value: str | None) 
         good = False
     if not good or "?" in value or "#" in value:
         raise click.BadParameter(
-            f"{value.partition('?')[0]!r} is no address like http://127.0.0.1:8081.",
+            f"{value.partition('?')[0]!r} is not an address like http://127.0.0.1:8081.",
             context,
             parameter,
         )

@@ -102,7 +102,7 @@ def _run() -> int:
         return _say("there is not enough memory", FAILURE)
     except OSError as error:
         return _failed(error)
-    except SystemExit:  # click's way when whoever read us has gone, and wants no more
+    except SystemExit:  # click's way when the reader of the output has closed it
         _drop_output()
         return 0
 
@@ -144,7 +144,7 @@ def _prepare_streams() -> None:
     stdio.open_missing()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A path may be no UTF-8, and an encoding may lack a character.
+            # A path may not be UTF-8, and an encoding may lack a character.
             stream.reconfigure(errors="backslashreplace")
 
 

@@ -36,14 +36,14 @@ def path_of(text: str, path: Path | None = None) -> Path:
     from model.checkpoint.hub.cache import is_name
 
     if not is_name(text.partition("@")[0]):
-        return path  # whoever opens it says what is wrong with it
+        return path  # opening it will say what is wrong with it
     from cli.pull import model_folder
 
     try:
         return model_folder(text)
     except ModelError as error:
         raise Refused(
-            f"{text} is no path here, so it was taken for a name on the hub; {error}"
+            f"{text} is not a path here, so it was taken for a name on the hub; {error}"
         ) from None
 
 

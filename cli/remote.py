@@ -26,7 +26,7 @@ def api_key(file: Path | None) -> str:
         try:
             key = file.read_text("utf-8").strip()
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or "it is no text"
+            reason = getattr(error, "strerror", None) or "it is not text"
             raise click.UsageError(f"{where} cannot be read: {reason}") from None
         if not key:
             raise click.UsageError(f"{where} holds no key")

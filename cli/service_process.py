@@ -96,7 +96,7 @@ class ServiceProcess:
         except OSError as error:
             self.answer = f"nothing answered ({error.strerror or type(error).__name__})"
         except http.client.HTTPException:
-            self.answer = "the answer was no HTTP"
+            self.answer = "the answer was not HTTP"
         finally:
             connection.close()
         return self.ready

@@ -57,7 +57,7 @@ def read_text(argument: str | None) -> str:
     try:
         return sys.stdin.buffer.read().decode("utf-8")
     except UnicodeDecodeError:
-        raise click.UsageError("standard input is no UTF-8 text") from None
+        raise click.UsageError("standard input is not UTF-8 text") from None
 
 
 def _argument_text(argument: str) -> str:
@@ -70,7 +70,7 @@ def _argument_text(argument: str) -> str:
     try:
         return os.fsencode(argument).decode("utf-8")
     except UnicodeError:
-        raise click.UsageError("the text is no UTF-8") from None
+        raise click.UsageError("the text is not UTF-8") from None
 
 
 def visible(text: str) -> str:

@@ -33,7 +33,7 @@ START_SECONDS = 300.0  # for all to become ready; loading reads the whole model
 @click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True)
 @click.option("--generate-port", type=click.IntRange(1, 65535), default=8081, show_default=True)
 @click.option("--tokenize-port", type=click.IntRange(1, 65535), default=8082, show_default=True)
-@click.option("--reload", is_flag=True, help="Start a service anew when its source changes.")
+@click.option("--reload", is_flag=True, help="Restart a service when its source changes.")
 @click.option("--open", "open_", is_flag=True, help="Open the chat in a browser.")
 @click.option("--verbose", is_flag=True, help="Show the services' whole logs.")
 @click.option(
@@ -70,7 +70,7 @@ def up(
       pibloom up generate --reload --verbose
     """
     given = {name: text for name, text in (os.environ | flags.chosen()).items() if text}
-    given.setdefault("PIBLOOM_GRACE", "2")  # whoever presses Ctrl-C is waiting
+    given.setdefault("PIBLOOM_GRACE", "2")  # a person who presses Ctrl-C is waiting
     given.setdefault("PIBLOOM_LOG_LEVEL", "INFO" if verbose else "WARNING")
     if name := given.get("PIBLOOM_MODEL"):
         given["PIBLOOM_MODEL"] = str(path_of(name))

@@ -27,12 +27,12 @@ FUNCTIONS = ("generate", "tokenize")
     default=lambda: os.environ.get("PORT") or "8080",
     help="Port to listen on; PORT, or 8080.",
 )
-@click.option("--reload", is_flag=True, help="Start anew when a source file changes.")
+@click.option("--reload", is_flag=True, help="Restart when a source file changes.")
 @flags.setting_flags
 def main(name: str, host: str, port: int, *, reload: bool) -> None:
     """Serve one of piBLOOM's functions over HTTP."""
     stdio.open_missing()
-    logging.raiseExceptions = False  # a line that cannot be written is no reason to write more
+    logging.raiseExceptions = False  # a log line that cannot be written causes no traceback
     os.environ.update(flags.chosen())
     environment.remove_others(environment.ENGINE_FAMILIES)
     try:

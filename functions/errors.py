@@ -20,7 +20,7 @@ from flask import Response
 
 
 class ApiError(Exception):
-    """An answer that is an error; the message is one sentence for whoever sent the request.
+    """An answer that is an error; the message is one sentence for the sender of the request.
 
     A subclass gives what differs from its base class as keywords: its HTTP `status`, the `type` of
     the native routes, the `openai_type` and `openai_code` of OpenAI's, and whether the request's
@@ -113,7 +113,7 @@ class ClientError(ApiError, openai_type="invalid_request_error"):
 
 
 class NotJson(ClientError, status=400, type="not_json"):
-    """The body is no JSON."""
+    """The body is not JSON."""
 
 
 class BadRequest(ClientError, status=400, type="bad_request"):
@@ -215,7 +215,7 @@ class HeadersTooLarge(ClientError, status=431, type="headers_too_large"):
 
 
 class ClientGone(ApiError, status=499, type="client_gone"):
-    """The client left; nobody reads this, but the access log shows the customary status."""
+    """The client left. It does not read this, but the access log shows the customary status."""
 
 
 class UnsupportedTransferCoding(ClientError, status=501, type="unsupported_transfer_coding"):

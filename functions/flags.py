@@ -47,7 +47,7 @@ def host(context: click.Context, parameter: click.Parameter, value: str) -> str:
     try:
         value.encode("idna")
     except UnicodeError:
-        raise click.BadParameter(f"{value!r} is no host.", context, parameter) from None
+        raise click.BadParameter(f"{value!r} is not a host.", context, parameter) from None
     not_empty(context, parameter, value)
     return value
 

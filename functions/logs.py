@@ -26,7 +26,7 @@ class JsonFormatter(logging.Formatter):
             line["traceback"] = self.formatException(record.exc_info)
         try:
             return msgspec.json.encode(line).decode()
-        except UnicodeEncodeError:  # a path that is no UTF-8
+        except UnicodeEncodeError:  # a path that is not UTF-8
             return json.dumps(line, default=str)
 
 

@@ -83,7 +83,7 @@ class Stream:
     items: tuple[Any, ...]  # their msgspec types
     description: str
     has_errors: bool = True  # the last may be an error, as other answers of the route's family are
-    ending: str = ""  # the data of the last event, where that is no JSON
+    ending: str = ""  # the data of the last event, where that is not JSON
 
 
 @dataclass(frozen=True)

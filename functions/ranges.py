@@ -27,7 +27,7 @@ _NAMES = frozenset(field.name for field in fields(SamplingParams))
 def overridden(defaults: SamplingParams, given: Mapping[str, Any]) -> SamplingParams:
     """Return a model's sampling parameters with those that a request gives in their place.
 
-    A value of None counts as not given; names that are no field of `SamplingParams` are ignored.
+    A value of None counts as not given; names that are not fields of `SamplingParams` are ignored.
     """
     found = {name: value for name, value in given.items() if name in _NAMES and value is not None}
     if found.get("top_p") == 0:

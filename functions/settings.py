@@ -76,7 +76,7 @@ class Settings:
                 continue
             if name not in by_name:
                 known = ", ".join(sorted({*by_name, *UI_NAMES}))
-                raise SettingsError(f"{name} is no setting of piBLOOM; the settings are {known}")
+                raise SettingsError(f"{name} is not a setting of piBLOOM; the settings are {known}")
             if text:  # an empty variable is one that is not given
                 item = by_name[name]
                 found[item.name] = _parse(name, text, item.type, item.metadata)
@@ -169,7 +169,7 @@ def origins_of(settings: Settings) -> frozenset[str]:
     for origin in found:
         if not re.fullmatch(r"https?://[^/\s*?#@]+", origin):
             raise SettingsError(
-                f"PIBLOOM_CORS_ORIGINS: {origin!r} is no origin such as https://chat.example"
+                f"PIBLOOM_CORS_ORIGINS: {origin!r} is not an origin such as https://chat.example"
             )
     return frozenset(found)
 

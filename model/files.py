@@ -34,7 +34,7 @@ def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
         with os.fdopen(descriptor, "rb") as file:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
-                raise ModelError(f"{path} cannot be read: it is no regular file")
+                raise ModelError(f"{path} cannot be read: it is not a regular file")
             if status.st_size > largest:
                 raise ModelError(
                     f"{path} has {status.st_size:,} bytes; such a file has at most {largest:,}"
@@ -87,4 +87,4 @@ def _text(path: Path, data: bytes) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        raise ModelError(f"{path} is no text in UTF-8: {error.reason}") from None
+        raise ModelError(f"{path} is not text in UTF-8: {error.reason}") from None

@@ -1,4 +1,4 @@
-"""The rooms of the house, and the directions in which they may import each other."""
+"""The layers, and the directions in which they may import each other."""
 
 from graphlib import TopologicalSorter
 

@@ -19,7 +19,7 @@ from ui.guard.gate import SocketGate
 from ui.guard.headers import SecurityHeaders
 from ui.server.http import PROBE_PATH
 
-CHAT_AGE_S = 7 * 24 * 3600.0  # a chat that nobody has used for so long is forgotten
+CHAT_AGE_S = 7 * 24 * 3600.0  # a chat that was not used for so long is forgotten
 
 
 def build(

@@ -21,7 +21,7 @@ from model.serving import admission, events
 from model.serving.request import GenerationRequest
 from model.text.chat import ChatError
 
-PREPARING_SECONDS = 10.0  # that a prompt waits for those before it to be tokenized
+PREPARING_SECONDS = 10.0  # that a prompt waits at most until those before it are tokenized
 # Prompts are tokenized on the processors that the engine runs on: on half of them at most, and on
 # one more for long requests, which take hundreds of times as long and wait in a line of their own.
 _preparing = threading.BoundedSemaphore(max(1, default_threads() // 2))
@@ -36,7 +36,7 @@ def deadline_of(request: HttpRequest, longest: float) -> float:
     """Return when a request must be done, on the clock of `time.monotonic`.
 
     That is `longest` seconds after its arrival, or sooner if its header says so. Raises
-    `InvalidField` for a header that is no number above 0.
+    `InvalidField` for a header that is not a number above 0.
     """
     seconds = longest
     if (given := request.headers.get(DEADLINE_HEADER)) is not None:

@@ -104,7 +104,7 @@ def _decode(data: bytes) -> object:
     try:
         return _JSON.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise NotJson(f"the body is no JSON: {error}") from None
+        raise NotJson(f"the body is not JSON: {error}") from None
 
 
 def _number(literal: str) -> float:

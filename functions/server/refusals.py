@@ -1,4 +1,4 @@
-"""Answers to what never becomes a request of the application: no HTTP, or a connection too many."""
+"""Answers to what never reaches the application: bytes that are not HTTP, surplus connections."""
 
 import contextlib
 import socket

@@ -163,12 +163,12 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             return False
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
-        """Answer what is no HTTP; gunicorn's own answer is HTML and its log shows the request."""
+        """Answer what is not HTTP; gunicorn's own answer is HTML and its log shows the request."""
         error = refusals.api_error(exc)
         request_id = secrets.token_hex(16)
         fields = {"status": error.status, "request_id": request_id}
         if isinstance(exc, ParseException):
-            log.warning("no HTTP: %s", type(exc).__name__, extra={"fields": fields})
+            log.warning("not HTTP: %s", type(exc).__name__, extra={"fields": fields})
         else:
             name = type(exc).__name__
             log.error("a request failed: %s", name, exc_info=exc, extra={"fields": fields})

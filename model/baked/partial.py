@@ -61,7 +61,7 @@ def _unwinding_signals() -> Iterator[None]:
 
 
 def remove_abandoned(partials: Iterator[Path]) -> None:
-    """Delete files whose process ended while it wrote them: nobody holds their lock."""
+    """Delete files whose process ended while it wrote them: no process holds their lock."""
     for path in partials:
         with suppress(OSError), path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

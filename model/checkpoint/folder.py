@@ -102,9 +102,9 @@ class Checkpoint:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a path that is no folder."""
+    """Refuse a path that is not a folder."""
     if not folder.is_dir():
-        problem = "is no folder" if folder.exists() else "is not there"
+        problem = "is not a folder" if folder.exists() else "is not there"
         raise ModelError(
             f"{folder} {problem}; a checkpoint is a folder with config.json, tokenizer.json and"
             " model.safetensors or pytorch_model.bin, and a baked model is a file NAME.bloom"
@@ -170,7 +170,7 @@ def _foreign(name: str, config: BloomConfig) -> str:
     layer = re.match(r"h\.(\d+)\.", name)
     if layer and int(layer[1][:9]) >= config.layers:
         return f"of a layer beyond the {config.layers} of config.json"
-    return "no tensor of a BLOOM of its config.json"
+    return "not a tensor of a BLOOM of its config.json"
 
 
 def _check(folder: Path, name: str, shape: tuple[int, ...], tensor: TensorInfo | None) -> None:

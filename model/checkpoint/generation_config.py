@@ -99,7 +99,7 @@ def _eos(data: Mapping[str, Any], vocab_size: int, file: str, notes: list[str]) 
         else:
             found[int(id_)] = None
     if beyond:
-        others = f" and {len(beyond) - 1:,} others are no ids" if beyond[1:] else " is no id"
+        others = f" and {len(beyond) - 1:,} others are not ids" if beyond[1:] else " is not an id"
         notes.append(
             f"{file}: eos_token_id {shown(beyond[0])}{others} of the vocabulary, and"
             f" {'end' if beyond[1:] else 'ends'} no reply"

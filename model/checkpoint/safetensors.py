@@ -31,19 +31,19 @@ def safetensors_header(path: Path) -> list[TensorInfo]:
         return _entries(path.name, _parse(text), 8 + length, size)
     except RecursionError:
         raise ModelError(
-            f"{path} is no safetensors file: its header is nested too deeply"
+            f"{path} is not a safetensors file: its header is nested too deeply"
         ) from None
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {reason(error)}") from None
     except ValueError as error:
-        raise ModelError(f"{path} is truncated or no safetensors file: {shown(error)}") from None
+        raise ModelError(f"{path} is truncated or not a safetensors file: {shown(error)}") from None
 
 
 def _parse(text: str) -> dict[str, Any]:
     """Parse a header as strictly as the library; Python's own parser accepts more."""
 
     def constant(name: str) -> None:
-        raise _Header(f"{name} is no JSON")
+        raise _Header(f"{name} is not JSON")
 
     def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
         table = dict(found)
@@ -52,18 +52,18 @@ def _parse(text: str) -> dict[str, Any]:
         return table
 
     def whole(digits: str) -> int:
-        return -1 if digits == "-0" else int(digits)  # to the library, -0 is no size
+        return -1 if digits == "-0" else int(digits)  # the library does not take -0 for a size
 
     table = json.loads(text, parse_constant=constant, parse_int=whole, object_pairs_hook=pairs)
     if not isinstance(table, dict):
-        raise _Header("its header is no JSON object")
+        raise _Header("its header is not a JSON object")
     if _depth(text) > _DEEPEST:
         raise _Header("its header is nested too deeply")
     if re.search(r"\\ud[89a-f]", text, re.IGNORECASE):
         try:
             json.dumps(table, ensure_ascii=False).encode()
         except UnicodeEncodeError:
-            raise _Header("a name is no Unicode") from None
+            raise _Header("a name is not valid Unicode") from None
     return table
 
 
@@ -98,7 +98,7 @@ def _entries(file: str, table: dict[str, Any], start: int, size: int) -> list[Te
 
 def _entry(file: str, key: str, entry: Any, start: int) -> TensorInfo:
     if not isinstance(entry, dict):
-        raise _Header(f"{shown(key)} is no tensor")
+        raise _Header(f"{shown(key)} is not a tensor")
     shape, offsets, dtype = (entry.get(name) for name in ("shape", "data_offsets", "dtype"))
     if not isinstance(shape, list) or not all(map(_is_size, shape)):
         raise _Header(f"{shown(key)} has no shape")

@@ -58,7 +58,7 @@ class _File:
             if not isinstance(name, str):
                 raise _Refused("expected a dictionary of tensors by name")
             if not isinstance(tensor, torch.Tensor):
-                raise _Refused(f"{_shown(name)} is no tensor")
+                raise _Refused(f"{_shown(name)} is not a tensor")
             if tensor.layout != torch.strided or tensor.is_quantized:
                 raise _Refused(f"{_shown(name)} is sparse or quantised")
             if map_location == "cpu" and tensor.device.type != "cpu":
@@ -118,11 +118,11 @@ def _why(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "reading it takes more memory than weights of its size would"
     reason = str(error).partition("\n")[0][:200] or type(error).__name__
-    return f"it is truncated or no PyTorch file: {reason}"
+    return f"it is truncated or not a PyTorch file: {reason}"
 
 
 def main() -> None:
-    """Answer until nobody asks any more."""
+    """Answer requests until standard input ends."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever else is printed
     _limit(resource.RLIMIT_CORE, 0)

@@ -34,11 +34,11 @@ def weight_files(folder: Path) -> list[Path]:
 def _shards(index: Path) -> list[Path]:
     table = read_object(index, _LARGEST_INDEX).get("weight_map")
     if not isinstance(table, dict) or not table:
-        raise ModelError(f"{index} is no index of shards: expected a weight_map")
+        raise ModelError(f"{index} is not an index of shards: expected a weight_map")
     paths = []
     for name in dict.fromkeys(map(str, table.values())):
         if name not in table.values():
-            raise ModelError(f"{index} is no index of shards: {shown(name)} is no file's name")
+            raise ModelError(f"{index} is not an index of shards: {shown(name)} is not a file name")
         if Path(name).name != name:
             raise ModelError(f"{index} names a file outside of its folder: {shown(name)}")
         path = index.parent / name

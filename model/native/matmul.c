@@ -15,7 +15,7 @@ static void matmul_chunk(void *context, size_t chunk, size_t thread) {
 
 void matmul_run(struct pool *pool, const struct kernels *kernels, const struct matmul *task) {
     size_t blocks = blocks_of(task->rows);
-    /* Long runs of memory for each thread, but short enough that nobody waits long for the last one. */
+    /* Long runs of memory for each thread, but short enough that no thread waits long for the last one. */
     size_t chunks = pool->size * 8;
     if (blocks > chunks * 64) chunks *= 4;
     if (chunks > blocks) chunks = blocks;

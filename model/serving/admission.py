@@ -1,7 +1,7 @@
-"""Who waits, who has a place in the batch, and who is refused.
+"""Which requests wait, which have a place in the batch, and which are refused.
 
 A request that finds room waits in a queue until it is its turn for one of the places in the batch.
-The scheduler's thread asks whose turn it is, and says who began and who ended; the threads of
+The scheduler's thread asks which is next, and reports which have begun and ended; the threads of
 requests reserve room and fill it.
 """
 
@@ -48,7 +48,7 @@ class Admission:
 
     Any thread may call any method. Every field but the limits, which never change, is read and
     written only while `_changed` is held; a test enforces it. Only the scheduler's thread takes
-    generations out of the queue or out of the batch, so what it was told stays true for it.
+    generations out of the queue or out of the batch, so for it the answers stay true.
     """
 
     def __init__(self, limits: Limits, max_context: int) -> None:
@@ -76,8 +76,8 @@ class Admission:
         """Reserve room for requests that are yet to be made, since making them costs work.
 
         Raises `QueueFull` or `ShuttingDown`. What is not filled is given back when the `with` block
-        of the reservation ends. There is room for a background request only while nobody else is
-        here, and others never wait because of it.
+        of the reservation ends. There is room for a background request only while there is no
+        other request, and others never wait because of it.
         """
         with self._changed:
             if background and self._busy():
@@ -159,11 +159,11 @@ class Admission:
             return [*self._waiting, *self._running]
 
     def next(self) -> Generation | None:
-        """Return whose turn it is for a place in the batch; None without a place or a candidate.
+        """Return the next generation for a place in the batch; None without a place or a candidate.
 
-        It is the oldest of those who have the fewest companions running. Of generations that were
+        It is the oldest of those that have the fewest companions running. Of generations that were
         submitted together, as many replies to one request, not all places are taken: one is left to
-        others, who may come any time.
+        others, which may come at any time.
         """
         with self._changed:
             if len(self._running) >= self._limits.max_batch:
@@ -192,14 +192,14 @@ class Admission:
         with self._changed:
             self._waiting = deque(each for each in self._waiting if each not in generations)
 
-    def tell_positions(self) -> None:
-        """Tell everybody in the queue the new position."""
+    def send_positions(self) -> None:
+        """Send each generation in the queue its new position."""
         with self._changed:
             for position, generation in enumerate(self._waiting, start=1):
                 try:
                     generation.put(Queued(position))
                 except Exception:
-                    log.exception("a generation could not be told its position")
+                    log.exception("a generation's position could not be sent")
 
     # Only while `_changed` is held.
 

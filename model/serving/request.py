@@ -17,7 +17,7 @@ class GenerationRequest:
     logprobs: int | None = None  # give log-probabilities: the token's, and of so many likeliest
     prompt_logprobs: bool = False  # for the prompt too, whose tokens are then read one by one
     background: bool = False  # is cancelled when any other request comes
-    tenant: str | None = None  # who asks; only this tenant's cached tokens are reported
+    tenant: str | None = None  # whose request it is; only this tenant's cached tokens are reported
 
     def __post_init__(self) -> None:
         if not self.prompt:

@@ -139,7 +139,7 @@ class Scheduler:
         if self._thread.is_alive():  # the engine hangs: its clients must still hear of the end
             self._send_last_to_all(_SHUTTING_DOWN)
 
-    # From here on: the scheduler's thread.
+    # From here on, only the scheduler's thread calls the methods.
 
     def _run(self) -> None:
         try:
@@ -177,7 +177,7 @@ class Scheduler:
                 self._leave(running, failure)
         if refused := {each: failure for each in waiting if (failure := _failure(each, now))}:
             self._refuse(refused)
-            self._admission.tell_positions()
+            self._admission.send_positions()
 
     def _admit(self) -> None:
         """Give places in the batch to those whose turn it is, while there is memory for them."""
@@ -187,7 +187,7 @@ class Scheduler:
                 running = self._open(generation)
             except OutOfMemory:
                 if self._batch:
-                    break  # the first in line waits until others have ended; nobody overtakes it
+                    break  # the first in line waits until others have ended; no other overtakes it
                 self._refuse({generation: _no_memory(generation)})
             except Exception:
                 log.exception("a generation could not begin")
@@ -198,14 +198,14 @@ class Scheduler:
                 self._observe(self.observer.started, running.started - generation.submitted)
             admitted = True
         if admitted:
-            self._admission.tell_positions()
+            self._admission.send_positions()
 
     def _must_wait(self) -> bool:
         """Whether a prompt is being read that the next one waits for.
 
         One prompt is read at a time, since the next one may begin like it and then find that part
         in the cache. A prompt whose log-probabilities are asked for is read token by token, which
-        takes long, so nobody waits for it.
+        takes long, so others do not wait for it.
         """
         return any(
             running.reads_prompt and not running.generation.request.prompt_logprobs
@@ -295,7 +295,7 @@ class Scheduler:
             return
         self._release(running.sequence)
         self._batch.remove(running)
-        # Comes after the release, so that whoever finds the scheduler idle finds its memory free.
+        # After the release: when the scheduler is idle, its memory is free.
         self._admission.leave(running.generation, finished=isinstance(last, Done))
         self._observe(
             self.observer.ended,
@@ -327,7 +327,7 @@ class Scheduler:
                 return
 
     def _observe(self, hear: Callable[..., None], *what: Any) -> None:
-        """Call the observer, whose own failures are no reason to stop."""
+        """Call the observer; its failures are logged and do not stop the scheduler."""
         try:
             hear(*what)
         except Exception:

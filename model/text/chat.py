@@ -123,7 +123,7 @@ class ChatTemplate:
             source = _read_text(Path(name).expanduser())
         except ModelError as error:
             known = ", ".join(TEMPLATES)
-            raise ModelError(f"{name} is no chat template ({known}): {error}") from None
+            raise ModelError(f"{name} is not a chat template ({known}): {error}") from None
         try:
             return cls(source, tokens, hidden)
         except ModelError as error:
@@ -171,7 +171,7 @@ class ChatTemplate:
         }
         with metered(sum(len(value) for message in given for value in message.values())):
             text = self._template.render(variables)
-        text.encode()  # half of a surrogate pair is no text
+        text.encode()  # half of a surrogate pair cannot be encoded
         return text
 
     def _try(self, messages: Sequence[Mapping[str, str]], asks: bool = True) -> str | None:
@@ -187,8 +187,8 @@ class ChatTemplate:
 class LeadingSpace:
     """Strips the white space before the first word of a chat's reply, piece by piece.
 
-    A prompt ends with a word such as "Assistant:", after which the model writes a space; it is no
-    part of what the assistant says.
+    A prompt ends with a word such as "Assistant:", after which the model writes a space; it does
+    not belong to what the assistant says.
     """
 
     def __init__(self) -> None:
@@ -254,7 +254,7 @@ def _read_template(folder: Path) -> str:
         suits_instructions = folder_name(folder).lower().startswith("bloomz")
         return INSTRUCTION if suits_instructions else TRANSCRIPT
     if not isinstance(found, str):
-        raise ModelError(f"{folder / _SETTINGS}: chat_template is no text")
+        raise ModelError(f"{folder / _SETTINGS}: chat_template is not text")
     return found
 
 

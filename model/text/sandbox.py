@@ -107,7 +107,7 @@ class Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
         self.filters["tojson"] = tojson
         self.filters = {name: charged_filter(name, each) for name, each in self.filters.items()}
         self.tests = {name: charged_test(each) for name, each in self.tests.items()}
-        self.globals.pop("lipsum")  # random text is no part of a prompt
+        self.globals.pop("lipsum")  # random text has no place in a prompt
         self.globals["range"] = bounded_range
         self.globals["raise_exception"] = raise_exception
         self.globals["strftime_now"] = strftime_now

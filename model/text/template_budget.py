@@ -114,7 +114,7 @@ def metered(input_bytes: int = 0) -> Iterator[None]:
 
 
 def _parts(value: Any) -> Sequence[Any]:
-    """Return what is written out where a value is; nothing for what is no collection."""
+    """Return what is written out for a collection; nothing for any other value."""
     if isinstance(value, Mapping):
         return [*value.keys(), *value.values()]
     if isinstance(value, Namespace):

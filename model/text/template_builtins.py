@@ -53,7 +53,7 @@ class Dict:
 
 
 class SafeNamespace(Namespace):
-    """`namespace`, of which names that begin with an underscore are no part."""
+    """`namespace`, without names that begin with an underscore."""
 
     def __init__(*args: Any, **kwargs: Any) -> None:
         self, args = args[0], args[1:]

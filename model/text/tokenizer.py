@@ -102,7 +102,7 @@ class Tokenizer:
         return ctypes.string_at(self._address, self._compiled_size)
 
     def spans(self, text: str, *, add_special_tokens: bool = True) -> Spans:
-        """Split a text; ValueError when it holds half of a surrogate pair, which is no text.
+        """Split a text; ValueError when it holds half of a surrogate pair.
 
         With `add_special_tokens`, what the tokenizer puts before and behind a prompt is added, such
         as the beginning `<s>`; a conversation's template writes such tokens itself.

@@ -136,7 +136,7 @@ def _renamed(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _decoder(found: Any) -> dict[int, AddedToken]:
     if not isinstance(found, dict):
-        raise ModelError("added_tokens_decoder is no table of tokens by their ids")
+        raise ModelError("added_tokens_decoder is not a table of tokens by their ids")
     return {int(id_): AddedToken.parse(token) for id_, token in found.items()}
 
 

@@ -47,7 +47,7 @@ def compile_vocabulary(folder: Path) -> bytes:
     try:
         return compile_json(data, settings)
     except (KeyError, TypeError, AttributeError, ValueError, IndexError, OverflowError) as error:
-        raise ModelError(f"{path} cannot be read: it is no tokenizer ({error!r:.120})") from None
+        raise ModelError(f"{path} cannot be read: it is not a tokenizer ({error!r:.120})") from None
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from None
 

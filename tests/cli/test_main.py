@@ -50,10 +50,10 @@ def test_each_commands_help_has_examples(command: str) -> None:
         (("dance",), 2, "dance"),
         (("up", "--model", "/nothing/here"), 3, "/nothing/here"),
         (("up", "--port", "0"), 2, "port"),
-        (("up", "--cors-origins", "foo"), 2, "'foo' is no origin"),
+        (("up", "--cors-origins", "foo"), 2, "'foo' is not an origin"),
         (("up", "--api-keys-file", "/nothing/here"), 2, "cannot be read"),
-        (("up", "--chat-template", "/nothing/here"), 3, "no chat template"),
-        (("inspect", "README.md"), 3, "README.md is no folder"),
+        (("up", "--chat-template", "/nothing/here"), 3, "not a chat template"),
+        (("inspect", "README.md"), 3, "README.md is not a folder"),
         (("generate", "--url", "http://127.0.0.1:9", "--model", "m.bloom", "a"), 2, "--model"),
         (
             ("up", "ui", "generate", "--port", "9000", "--generate-port", "9000"),
@@ -106,7 +106,7 @@ def test_a_reader_that_leaves_causes_no_noise() -> None:
     ("arguments", "said"),
     [
         *(
-            (("generate", "a", "--url", url), "is no address like http://127.0.0.1:8081")
+            (("generate", "a", "--url", url), "is not an address like http://127.0.0.1:8081")
             for url in (
                 "http://[::1",
                 "http://[::1]:x",
@@ -145,7 +145,7 @@ def test_a_reader_that_leaves_causes_no_noise() -> None:
         ),
         (("up", "--port", ""), "--port"),
         (("up", "--start-timeout", "nan"), "--start-timeout"),
-        (("up", "--host", "a..b"), "is no host"),
+        (("up", "--host", "a..b"), "is not a host"),
         (("generate", "a", "--model", "~nobody-of-this-name/x"), "home folder"),
         (("inspect", "~nobody-of-this-name/x"), "home folder"),
         *(
@@ -165,8 +165,8 @@ def test_a_reader_that_leaves_causes_no_noise() -> None:
         (("generate", "a", "--url", "http://x", "--api-key-file", "/dev/null"), "holds no key"),
         (("generate", "a", "--stop", "x" * 65), "64 are the most"),
         (("generate", "a", *["--stop=x"] * 9), "8 are the most"),
-        (("generate", "\udcff"), "the text is no UTF-8"),
-        (("tokenize", "\udcff"), "the text is no UTF-8"),
+        (("generate", "\udcff"), "the text is not UTF-8"),
+        (("tokenize", "\udcff"), "the text is not UTF-8"),
     ],
     ids=lambda value: ascii(" ".join(value))[:60] if isinstance(value, tuple) else "",
 )

@@ -41,7 +41,7 @@ COMMANDS = {
     "bake": Case(
         ("bake", str(default_model()), "--tokenizer-only", "-o", "TMP/t.bloom"), writes=False
     ),
-    "a path that is no UTF-8": Case(("inspect", NO_UTF8), 3, writes=False),
+    "a path that is not UTF-8": Case(("inspect", NO_UTF8), 3, writes=False),
 }
 
 

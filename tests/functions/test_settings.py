@@ -27,7 +27,7 @@ def test_the_environment_is_read_and_others_variables_are_left_alone() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("PIBLOOM_MAX_BACTH", "3", "no setting"),
+        ("PIBLOOM_MAX_BACTH", "3", "not a setting"),
         ("PIBLOOM_MAX_BATCH", "0", "from 1 to 64"),
         ("PIBLOOM_MAX_BATCH", "many", "whole number"),
         ("PIBLOOM_MAX_BODY", "10", "at least 1024"),

@@ -256,7 +256,7 @@ class ChatPage:
             Button("Go to the newest message", "down", bare=True).classes("jump")
             self._toast = UndoToast(self._timing.notice, self._restore)
         self._composer = Composer(on_send=self.send, on_stop=self.stop, on_change=self._type)
-        # A screen reader reads a reply once, when it is whole: nobody could follow single tokens.
+        # A screen reader reads a reply once, when it is whole: single tokens could not be followed.
         self._announcement = Text("", "div").classes("sr-only").mark("said")
         self._announcement.props('role="status" aria-live="polite"')
         ui.html('<div id="said" class="sr-only" role="status"></div>', sanitize=False)

@@ -9,7 +9,7 @@ from ui.elements.basic import Text
 
 
 class Transcript:
-    """Shows a `Conversation`; whoever changes its turns calls the methods here."""
+    """Shows a `Conversation`; a caller that changes its turns calls these methods."""
 
     def __init__(self, welcome: Welcome, actions: TurnActions) -> None:
         self._welcome, self._actions = welcome, actions

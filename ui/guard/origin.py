@@ -9,7 +9,7 @@ from ui.asgi import Message
 def is_own_origin(scope: Message, origins: Collection[str]) -> bool:
     """Tell whether the Origin is one of `origins`, the Host or the forwarded Host, or absent.
 
-    A request with two Origins or two Hosts is of no page.
+    A request with two Origins or two Hosts does not come from a page.
     """
     headers: dict[bytes, str] = {}
     for name, value in scope["headers"]:

@@ -68,4 +68,4 @@ OPEN_CONNECTIONS = ConnectionTable()
 
 def _abort(transport: asyncio.BaseTransport) -> None:
     if isinstance(transport, asyncio.WriteTransport) or hasattr(transport, "abort"):
-        transport.abort()  # uvloop's transports have it, but are no asyncio.WriteTransport
+        transport.abort()  # uvloop's transports have it, but are not asyncio.WriteTransports

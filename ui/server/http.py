@@ -69,7 +69,7 @@ class ChatHttpProtocol(WriteDeadline, HttpToolsProtocol):
         try:
             super().data_received(data)
         except Exception:  # the libraries raise many kinds for heads that they do not expect
-            log.info("A connection was ended: its bytes are no HTTP.")
+            log.info("A connection was ended: its bytes are not HTTP.")
             self.transport.abort()
             return
         too_much = HEAD_BYTES if self._in_head else REQUEST_BYTES

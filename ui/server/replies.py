@@ -17,5 +17,5 @@ async def no_place(scope: Message, receive: Receive, send: Send) -> None:
 
 async def unusable(scope: Message, receive: Receive, send: Send) -> None:
     """Refuse a request whose Host or path cannot be valid."""
-    sentence = b"The Host or the path of this request cannot be."
+    sentence = b"The Host or the path of this request is not valid."
     await respond(send, 400, sentence, headers=[(b"connection", b"close")])

@@ -70,13 +70,13 @@ class ChatWebSocketProtocol(WriteDeadline, WSProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read the bytes; what is no frame ends the connection."""
+        """Read the bytes; what is not a frame ends the connection."""
         if self.transport.is_closing():
             return
         try:
             super().data_received(data)
         except Exception:  # the libraries raise many kinds for frames that they do not expect
-            log.info("A socket was ended: its bytes are no frames.")
+            log.info("A socket was ended: its bytes are not frames.")
             self.transport.abort()
 
     def on_task_complete(self, task: asyncio.Task[None]) -> None:

@@ -171,7 +171,7 @@ class _Prompt:
     name: str  # of its field
 
     def ids(self, model: LoadedModel) -> tuple[int, ...]:
-        """Return its ids; raises `InvalidField` for what is no id, and `ContextFull`."""
+        """Return its ids; raises `InvalidField` for a value that is not an id, or `ContextFull`."""
         if isinstance(self.value, str):
             return submission.prompt_ids(model, self.value)
         model.scheduler.check_length(len(self.value))  # before each of many is looked at

@@ -138,7 +138,7 @@ class ResponseBody(OpenAISamplingFields, forbid_unknown_fields=True, kw_only=Tru
 
 
 def refuse_other_kinds(raw: object) -> None:
-    """Raise `InvalidField` for items and parts of the input that are no text, by their kind.
+    """Raise `InvalidField` for items and parts of the input that are not text, by their kind.
 
     `raw` is the decoded body. Its other fields are not looked at: an image's would be unknown.
     """

@@ -17,7 +17,7 @@ def install(app: Flask, settings: Settings, metrics: Registry) -> None:
     """Have every request of an app go through its middleware."""
     process.register(metrics)
     access_log = AccessLog(metrics)
-    app.extensions["pibloom.answered"] = access_log.answered  # the server counts what is no HTTP
+    app.extensions["pibloom.answered"] = access_log.answered  # the server counts what is not HTTP
     cors = Cors(origins_of(settings))
     keys = Keys(keys_of(settings), open_metrics=bool(settings.open_metrics))
     uploads = Uploads(settings.max_body)

@@ -39,7 +39,7 @@ class Keys:
         if any(matches):
             return matches.index(True)
         if given:
-            raise WrongKey("the key that was sent is none of those that are taken here")
+            raise WrongKey("the key that was sent is not accepted here")
         if scheme and not bearer:
             raise Unauthorized(
                 "a key is needed as Authorization: Bearer KEY, but another scheme came"

@@ -40,7 +40,9 @@ def find(name: str, revision: str | None = None) -> RemoteModel:
     or lacks a file, and when the hub cannot be reached or asks to wait.
     """
     if not is_name(name):
-        raise ModelError(f"{name!r} is no name of a model; names are like bigscience/bloomz-560m")
+        raise ModelError(
+            f"{name!r} is not the name of a model; names are like bigscience/bloomz-560m"
+        )
     hub = hub_library()
     with hub_errors(name, revision):
         found = hub.HfApi().model_info(name, revision=revision, files_metadata=True)
@@ -66,11 +68,13 @@ def find(name: str, revision: str | None = None) -> RemoteModel:
 
 
 def _refuse_others(name: str, siblings: dict[str, "RepoSibling"]) -> None:
-    """Say what a repository is that holds no whole model."""
+    """Refuse a repository that holds no whole model, and say what it is."""
     if "config.json" not in siblings:
         if "adapter_config.json" in siblings:
-            raise ModelError(f"{name} is an adapter (LoRA), and no whole model")
-        raise ModelError(f"{name} has no config.json, so it is no model of transformers' kind")
+            raise ModelError(f"{name} is an adapter (LoRA), not a whole model")
+        raise ModelError(
+            f"{name} has no config.json, so it is not a model that transformers can load"
+        )
     if "tokenizer.json" not in siblings:
         raise ModelError(f"{name} has no tokenizer.json, which piBLOOM needs")
 

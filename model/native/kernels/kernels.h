@@ -39,7 +39,7 @@ struct attention {
     size_t layer, heads, head, head_size;
     size_t start; /* tokens that the pages hold already */
     size_t tokens;
-    float slope; /* of ALiBi */
+    float slope; /* of ALiBi; engine.c computes it */
     int kv_f32;  /* keys and values are floats, not 8 bits and a scale */
 };
 

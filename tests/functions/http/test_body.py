@@ -326,7 +326,7 @@ def test_what_is_no_json_is_said_in_msgspecs_words(tokenize: Any, body: bytes, s
     """They are part of the API: an upgrade of msgspec that changes them is noticed here."""
     reply = tokenize.post("/", data=body, content_type="application/json")
     assert reply.status_code == 400
-    assert reply.json["error"]["message"].startswith(f"the body is no JSON: {said}")
+    assert reply.json["error"]["message"].startswith(f"the body is not JSON: {said}")
 
 
 REFUSED: dict[str, dict[str, Any]] = {

@@ -1,4 +1,4 @@
-"""What is no HTTP is answered in the one shape of errors, counted, and not logged."""
+"""What is not HTTP is answered in the one shape of errors, counted, and not logged."""
 
 import http.client
 import json

@@ -187,7 +187,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no weights": (lambda f: (f / "adapter_model.safetensors").unlink(), "has neither"),
     "a truncated file": (
         lambda f: (f / "adapter_model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}"),
-        "truncated or no safetensors",
+        "truncated or not a safetensors",
     ),
     "damaged JSON": (lambda f: (f / "adapter_config.json").write_text("{"), "cannot be read as"),
     "another kind": (describe(peft_type="IA3"), "of the kind 'IA3' is not supported"),

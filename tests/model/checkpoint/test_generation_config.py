@@ -68,7 +68,7 @@ def test_ends_outside_of_the_vocabulary_end_nothing_and_are_told(
     write(tmp_path, 2, value)
     found = GenerationConfig.open(tmp_path, ROWS)
     assert found.eos_token_ids == ((2,) if isinstance(value, list) else ())
-    assert "is no id of the vocabulary" in found.notes[0]
+    assert "is not an id of the vocabulary" in found.notes[0]
 
 
 OURS = SamplingParams()

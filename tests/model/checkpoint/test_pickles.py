@@ -248,7 +248,7 @@ HOSTILE: dict[str, Callable[[Weights, Path], object]] = {
     "not finite": lambda w, p: torch.save(_with(w, w[NAME] * torch.inf), p),
     "a name of 100,000 characters": lambda w, p: torch.save(_with(w, w[NAME], "n" * 100_000), p),
     "a name with lines": lambda w, p: torch.save(_with(w, w[NAME], "a\nb\x1b[2J"), p),
-    "a name that is no Unicode": lambda w, p: torch.save(_with(w, w[NAME], "\ud800"), p),
+    "a name that is not Unicode": lambda w, p: torch.save(_with(w, w[NAME], "\ud800"), p),
     "cut off": lambda w, p: cut(torch.save, w, p),
     "cut off, older": lambda w, p: cut(legacy, w, p),
 }

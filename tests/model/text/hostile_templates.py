@@ -232,7 +232,7 @@ HOSTILE = {
     "an attribute by format": "{{ '{0.__class__.__mro__}'.format('').x() }}",
     "messages are changed": "{{ messages.append(1) }}",
     "raise_exception of anything": "{{ raise_exception() }}",
-    "tojson of what is no JSON": "{{ namespace() | tojson }}",
+    "tojson of what is not JSON": "{{ namespace() | tojson }}",
     "tojson of nothing": "{{ nothing | tojson }}",
     "tojson of a macro": "{% macro m() %}{% endmacro %}{{ m | tojson }}",
     "a private attribute": "{% set ns = namespace() %}{% set ns.__class__ = 1 %}",

@@ -592,7 +592,7 @@ def test_another_kind_of_tokenizer_is_refused_by_name(tmp_path: Path, name: str)
     folder = written(tmp_path / "model", {"tokenizer": changed(path, value)})
     with pytest.raises(ModelError, match=r"tokenizer\.json") as caught:
         Tokenizer.open(folder)
-    assert "is no tokenizer" not in str(caught.value)
+    assert "is not a tokenizer" not in str(caught.value)
 
 
 def test_settings_that_change_nothing_are_taken(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_a_template_can_be_chosen_by_name_or_file(tmp_path: Path) -> None:
     file = tmp_path / "own.jinja"
     file.write_text("{{ messages[-1].content }}!")
     assert ChatTemplate.named(str(file)).render(talk) == "b!"
-    with pytest.raises(ModelError, match="no chat template"):
+    with pytest.raises(ModelError, match="not a chat template"):
         ChatTemplate.named("nonsense")
 
 

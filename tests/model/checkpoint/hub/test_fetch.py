@@ -269,7 +269,7 @@ def test_a_token_is_sent(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_what_is_no_name(text: str) -> None:
     assert not is_name(text)
-    with pytest.raises(ModelError, match="is no name of a model"):
+    with pytest.raises(ModelError, match="is not the name of a model"):
         find(text)
 
 
