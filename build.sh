@@ -333,9 +333,9 @@ of_service() { # of_service SERVICE JSONPATH
   kubectl get --namespace pibloom "service.serving.knative.dev/$1" -o jsonpath="$2" 2>>"$log" || true
 }
 # wait_ready SERVICE: half an hour, but not long for what Knative says has failed, nor for a cluster that is silent.
-# Knative says it late: what its pods complain of (an image that is not there, a process that ends) is told at once.
+# Knative reports it late: what its pods complain of (a missing image, a process that ends) is reported at once.
 wait_ready() {
-  local service=$1 generations state=Unknown complaint told= end=$((SECONDS + 1800)) well=$SECONDS
+  local service=$1 generations state=Unknown complaint reported= end=$((SECONDS + 1800)) well=$SECONDS
   while [ "$state" != True ]; do
     case $state in
       Unknown) well=$SECONDS ;;
@@ -349,7 +349,7 @@ wait_ready() {
     sleep 1
     complaint=$(kubectl get pods --namespace pibloom --selector "serving.knative.dev/service=$service" \
       -o jsonpath='{.items[*].status.containerStatuses[*].state.waiting.message}' 2>>"$log" || true)
-    case $told in *"$complaint"*) ;; *) say "$service: $complaint"; told+=$complaint ;; esac
+    case $reported in *"$complaint"*) ;; *) say "$service: $complaint"; reported+=$complaint ;; esac
     # One question: between two, what was said of the revision before could pass for what is said of this one.
     read -r generations state < <(of_service "$service" \
       '{.metadata.generation}={.status.observedGeneration} {.status.conditions[?(@.type=="Ready")].status}{"\n"}') || state=silent

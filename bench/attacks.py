@@ -280,10 +280,10 @@ def table(found: dict[str, dict[str, Any]]) -> str:
     """Write the results as Markdown."""
 
     def cell(column: str, name: str, key: str) -> str:
-        told = found.get(column, {}).get(name)
-        if told is not None and key.endswith("_mb") and not told["survived"]:
+        reported = found.get(column, {}).get(name)
+        if reported is not None and key.endswith("_mb") and not reported["survived"]:
             return "(ended)"
-        return "" if told is None else str(told.get(key, ""))
+        return "" if reported is None else str(reported.get(key, ""))
 
     lines = [
         *INTRODUCTION.splitlines(),

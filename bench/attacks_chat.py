@@ -41,7 +41,7 @@ class Report:
     peak_mib: float = 0.0
     rest_mib: float = 0.0
     probes: list[float] = field(default_factory=list)  # seconds; 10 and more is a failed one
-    told: str = ""
+    reported: str = ""
 
 
 @dataclass
@@ -120,7 +120,7 @@ async def pages(chat: Chat, report: Report) -> None:
                 counts[status] = counts.get(status, 0) + 1
 
         await asyncio.gather(*(load() for _ in range(100)))
-    report.told = ", ".join(f"{count} × {status}" for status, count in sorted(counts.items()))
+    report.reported = ", ".join(f"{count} × {status}" for status, count in sorted(counts.items()))
 
 
 async def drafts(chat: Chat, report: Report) -> None:
@@ -154,7 +154,7 @@ async def drafts(chat: Chat, report: Report) -> None:
             except (httpx.HTTPError, OSError, asyncio.IncompleteReadError):
                 refused += 1
     await asyncio.sleep(2)
-    report.told = f"{len(opened)} tabs, {refused} refused"
+    report.reported = f"{len(opened)} tabs, {refused} refused"
     for writer in opened:
         writer.close()
 
@@ -185,7 +185,7 @@ async def compressed(chat: Chat, report: Report) -> None:
             writer.write(frame(small, first=0xC1))
             await writer.drain()
     await asyncio.sleep(3)
-    report.told = f"{agreed} of {len(opened)} agreed to unpack"
+    report.reported = f"{agreed} of {len(opened)} agreed to unpack"
     for writer in opened:
         writer.close()
 
@@ -204,7 +204,7 @@ async def partial(chat: Chat, report: Report) -> None:
                 await asyncio.wait_for(writer.drain(), 5)
                 opened.append(writer)
     await asyncio.sleep(2)
-    report.told = f"{len(opened)} sockets"
+    report.reported = f"{len(opened)} sockets"
     for writer in opened:
         writer.close()
 
@@ -222,7 +222,7 @@ async def silent(chat: Chat, report: Report) -> None:
         else:
             opened.append(connection)
     await asyncio.sleep(15)
-    report.told = f"{len(opened)} connected"
+    report.reported = f"{len(opened)} connected"
     for connection in opened:
         connection.close()
 
@@ -251,7 +251,7 @@ async def clients(chat: Chat, report: Report) -> None:
                 refused += 1
 
         await asyncio.gather(*(visit() for _ in range(200)))
-    report.told = f"{done} in, {refused} told to come back; {len(files)} files each"
+    report.reported = f"{done} in, {refused} asked to come back; {len(files)} files each"
 
 
 ATTACKS: list[Callable[[Chat, Report], Awaitable[None]]] = [
@@ -336,7 +336,7 @@ def row(name: str, where: str, report: Report) -> str:
     return (
         f"| {name} | {where} | {report.seconds:.1f} | {report.peak_mib:.0f}{over} |"
         f" {report.rest_mib:.0f} | {len(report.probes) - failed} of {len(report.probes)} |"
-        f" {slowest:.2f} | {report.told or 'not over after 25 s'} |"
+        f" {slowest:.2f} | {report.reported or 'not over after 25 s'} |"
     )
 
 

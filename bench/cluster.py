@@ -146,7 +146,7 @@ def table(results: dict[str, Any]) -> str:
         "",
         f"Made by `python -m bench.cluster`: {count} rounds, in each of which every service was"
         " woken once; seconds from the request, medians (and the slowest). Phases are as the API"
-        " server told of them.",
+        " server reports them.",
         "",
         *(f"- {name}: {value}" for name, value in results["machine"].items()),
         "",

@@ -1,7 +1,7 @@
 """The native engine beside its peers: `make bench`, or `python -m bench.engine --rounds 3`.
 
 Each round runs every engine once, in a process of its own, on the same random BLOOM-560m; what is
-told is the median of the rounds, and ratios within them. Decoding is held against the read
+reported is the median of the rounds, and ratios within them. Decoding is held against the read
 bandwidth of the same seconds. Results go to bench/results: a table, latest.json, plots.
 """
 

@@ -189,7 +189,7 @@ async def soak(server: Server, *, streams: int, seconds: float, tokens: int = 20
 
 
 async def overload(server: Server, *, places: int, seconds: float, tokens: int = 200) -> Figures:
-    """Keep every place taken, then let nine times as many clients ask, and ask again as told."""
+    """Keep every place taken, and let nine times as many clients ask and obey Retry-After."""
     every: list[Stream] = []
 
     async def client(delay: float, until: float) -> None:

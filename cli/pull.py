@@ -68,7 +68,7 @@ def _licence(model: RemoteModel) -> str:
 
 @contextmanager
 def _progress(model: RemoteModel) -> Iterator[Callable[[str, int], None]]:
-    """Show how far each file is, and all of them together; no terminal is told once."""
+    """Show how far each file is, and the total; without a terminal, only that it began."""
     sizes = {file.name: file.size for file in model.missing}
     total = sum(sizes.values())
     if not sys.stderr.isatty():

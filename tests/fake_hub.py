@@ -1,4 +1,4 @@
-"""A server that speaks the hub's protocol, for folders on this disk; and that fails as it is told.
+"""A server that speaks the hub's protocol, for folders on this disk; and that fails on demand.
 
 What is spoken: the listing of a model's revision with sizes and hashes, and `resolve` of a file, by
 HEAD and GET, with ranges. Large files are announced as the hub announces those outside of git.

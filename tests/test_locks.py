@@ -1,4 +1,4 @@
-"""The lock files say what pyproject.toml asks for. `make lock` writes them anew."""
+"""The lock files say what pyproject.toml asks for. `make lock` writes them again."""
 
 import ast
 import re

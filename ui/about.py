@@ -88,7 +88,7 @@ def _add_bloom() -> None:
             Text("BigScience RAIL licence")
         Text(
             ": everyone may use, share and change them, but not for the harmful uses that it"
-            " lists. How BLOOM was made is told in "
+            " lists. How BLOOM was made is described in "
         )
         with ui.element("a").props(f'href="{PAPER_URL}" rel="noopener noreferrer"'):
             Text("its paper")

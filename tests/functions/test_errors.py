@@ -1,4 +1,4 @@
-"""Errors are told in the shape of the routes that were asked: the native ones, or OpenAI's."""
+"""Errors have the shape of the family of routes: the native one, or OpenAI's."""
 
 import json
 import sys
@@ -21,11 +21,11 @@ def body_for(path: str, **fields: object) -> dict[str, Any]:
 
 def check_openais(error: Any, status: int) -> dict[str, Any]:
     """Check an error strictly against the published type, and that its own client reads it."""
-    (told,) = error.values()
-    assert set(told) == {"message", "type", "param", "code"}
-    ErrorObject.model_validate(told, strict=True)
+    (reported,) = error.values()
+    assert set(reported) == {"message", "type", "param", "code"}
+    ErrorObject.model_validate(reported, strict=True)
     assert status != 422
-    return dict(told)
+    return dict(reported)
 
 
 def kinds() -> list[type[errors.ApiError]]:
@@ -67,10 +67,10 @@ def test_of_a_wrong_value_in_a_table_only_what_is_known_is_told(
     generate: Generate, path: str, fields: dict[str, Any], param: str
 ) -> None:
     body = fields if "prompt" in fields or "input" in fields else CHAT | fields
-    told = generate.client.post(path, json=body).json["error"]
-    assert told["param"] == param
-    assert told["message"].startswith(f"{param}[...]: Expected a ")
-    assert "but got" not in told["message"]
+    reported = generate.client.post(path, json=body).json["error"]
+    assert reported["param"] == param
+    assert reported["message"].startswith(f"{param}[...]: Expected a ")
+    assert "but got" not in reported["message"]
 
 
 @pytest.mark.parametrize("path", ROUTES)

@@ -19,10 +19,14 @@ def record(message: str, *arguments: object, **more: object) -> logging.LogRecor
 def test_a_record_is_one_line_with_its_fields() -> None:
     line = logs.JsonFormatter().format(record("%s\nand %d", "text", 5, fields={"status": 200}))
     assert "\n" not in line
-    told = json.loads(line)
-    assert (told["level"], told["logger"], told["message"]) == ("INFO", "a.name", "text\nand 5")
-    assert told["status"] == 200
-    assert told["time"].endswith("Z")
+    logged = json.loads(line)
+    assert (logged["level"], logged["logger"], logged["message"]) == (
+        "INFO",
+        "a.name",
+        "text\nand 5",
+    )
+    assert logged["status"] == 200
+    assert logged["time"].endswith("Z")
 
 
 def test_a_failure_has_its_traceback_within_the_line() -> None:

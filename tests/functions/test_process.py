@@ -1,4 +1,4 @@
-"""What is told of the process, beside what prometheus_client itself tells of this one."""
+"""The metrics of the process, compared with those of prometheus_client."""
 
 from typing import Any
 
@@ -44,9 +44,9 @@ def info(client: Any, name: str) -> dict[str, str]:
 
 def test_build_and_model_are_told(generate: Generate, tokenize: Any) -> None:
     assert info(generate.client, "pibloom_build_info") == {"version": version()}
-    told = info(generate.client, "pibloom_model_info")
-    assert {"name", "engine", "bits", "max_context", "vocab_size"} == set(told)
-    assert told["name"] == told["engine"] == "fake"
+    reported = info(generate.client, "pibloom_model_info")
+    assert {"name", "engine", "bits", "max_context", "vocab_size"} == set(reported)
+    assert reported["name"] == reported["engine"] == "fake"
     assert info(tokenize, "pibloom_build_info") == {"version": version()}
-    told = {"name": "pibloom-demo", "vocab_size": "8192"}
-    assert info(tokenize, "pibloom_model_info") == told
+    reported = {"name": "pibloom-demo", "vocab_size": "8192"}
+    assert info(tokenize, "pibloom_model_info") == reported

@@ -1,4 +1,4 @@
-"""What one key's holder is told says nothing of what another's asked."""
+"""What the holder of one key sees says nothing of another key's requests."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -123,18 +123,18 @@ def parts(response: Any) -> list[Any]:
     return [json.loads(line) for line in lines if line != "[DONE]"]
 
 
-def told(value: Any) -> list[tuple[str, int]]:
-    """Return every number that is told of a prompt, wherever it stands."""
+def numbers(value: Any) -> list[tuple[str, int]]:
+    """Return every number that an answer holds about a prompt."""
     if isinstance(value, list):
-        return [each for inner in value for each in told(inner)]
+        return [each for inner in value for each in numbers(inner)]
     if not isinstance(value, dict):
         return []
     own = [(name, value[name]) for name in OF_THE_PROMPT if type(value.get(name)) is int]
-    return own + [each for inner in value.values() for each in told(inner)]
+    return own + [each for inner in value.values() for each in numbers(inner)]
 
 
 def cached(response: Any) -> list[int]:
-    return [number for name, number in told(parts(response)) if name == "cached_tokens"]
+    return [number for name, number in numbers(parts(response)) if name == "cached_tokens"]
 
 
 @pytest.mark.parametrize("by", ["asked", "warmed"])
@@ -143,7 +143,7 @@ def test_a_right_guess_is_answered_as_a_wrong_one(
     client: Any, path: str, body: Body, by: str
 ) -> None:
     forget(client)
-    nobody_asked = told(parts(ask(client, "bert", path, body("right"))))
+    nobody_asked = numbers(parts(ask(client, "bert", path, body("right"))))
     for guess in GUESSES:
         forget(client)
         for mine in ({"prompt": SECRET}, {"messages": TURNS["right"]}):
@@ -151,7 +151,7 @@ def test_a_right_guess_is_answered_as_a_wrong_one(
                 ask(client, "anna", "/", mine | {"max_new_tokens": 2})
             else:
                 ask(client, "anna", "/warm", mine)
-        assert told(parts(ask(client, "bert", path, body(guess)))) == nobody_asked
+        assert numbers(parts(ask(client, "bert", path, body(guess)))) == nobody_asked
 
 
 @pytest.mark.parametrize(("path", "body"), [each for each in ROUTES if "/api/" not in each[0]])

@@ -134,14 +134,14 @@ def test_a_prompts_tokens_are_as_likely_as_the_model_says(demo: Path, engine: st
     )
     events = list(model.scheduler.submit(asked).events(heartbeat=None))
     model.close()
-    told = [event for event in events if isinstance(event, PromptToken)]
+    reported = [event for event in events if isinstance(event, PromptToken)]
     plain = BloomForCausalLM.from_pretrained(demo, dtype=torch.float32).eval()
     with torch.inference_mode():
         logits = plain(torch.tensor([ids])).logits[0, :-1, : model.tokenizer.size]
         logits[:, [0, 1, 3]] = -torch.inf
         right = logits.log_softmax(-1).gather(-1, torch.tensor(ids[1:])[:, None])[:, 0]
-    assert [each.id for each in told] == list(ids[1:])
-    ours = torch.tensor([each.likelihood.logprob for each in told])
+    assert [each.id for each in reported] == list(ids[1:])
+    ours = torch.tensor([each.likelihood.logprob for each in reported])
     assert (ours - right).abs().max() < (0.3 if engine == "native" else 1e-3)
 
 

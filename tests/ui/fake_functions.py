@@ -1,4 +1,4 @@
-"""Both functions without a model: they stream canned replies slowly, and fail when told to.
+"""Both functions without a model: they stream canned replies slowly, and fail on demand.
 
 By hand: python -m tests.ui.fake_functions --port 8081 --tokenize-port 8082
 """

@@ -54,7 +54,7 @@ def parts(text: str) -> list[Any]:
 
 
 def speeds(found: list[Any], path: str) -> list[float]:
-    """Return what a client is told, or works out as those of Ollama do."""
+    """Return the speed that a reply states, or that Ollama's clients compute from it."""
     if not path.startswith("/api/"):
         return [float(each) for each in values(found, "tokens_per_second")]
     counts, durations = values(found, "eval_count"), values(found, "eval_duration")
@@ -78,9 +78,9 @@ def test_no_speed_is_negative_or_above_what_the_engine_can(
         assert response.status_code in (400, 422)
         return
     found = parts(response.get_data(as_text=True))
-    told = speeds(found, path)
-    assert told
-    for speed in told:
+    reported = speeds(found, path)
+    assert reported
+    for speed in reported:
         # Ollama counts the first token too, though it took no step of its own.
         count = max(values(found, "eval_count"), default=0)
         most = 1 / STEP * (count / (count - 1) if count > 1 else 1)
@@ -98,9 +98,9 @@ def test_a_reply_that_ends_at_once_has_no_speed(
     limits = {"options": {field: 16}} if path.startswith("/api/") else {field: 16}
     response = generate.client.post(path, json=body | limits)
     assert response.status_code == 200, response.data
-    told = speeds(parts(response.get_data(as_text=True)), path)
-    assert told
-    assert not any(told)
+    reported = speeds(parts(response.get_data(as_text=True)), path)
+    assert reported
+    assert not any(reported)
 
 
 @pytest.mark.parametrize(

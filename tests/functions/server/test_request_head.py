@@ -1,4 +1,4 @@
-"""What is told of a request's head before a thread reads it."""
+"""What is known of a request's head before a thread reads it."""
 
 import socket
 from collections.abc import Iterator

@@ -266,8 +266,8 @@ def test_head_has_the_headers_of_get(server: Running, path: str) -> None:
     asked = [b"%s %s HTTP/1.1\r\n" % (m, path.encode()) + HOST + END for m in (b"GET", b"HEAD")]
     got, head = (ask(server, raw)[0] for raw in asked)
     assert not head.body
-    told = {"Date", "X-Request-Id"} | ({"Content-Length"} if path == "/metrics" else set())
-    kept = [{k: v for k, v in r.headers.items() if k not in told} for r in (got, head)]
+    reported = {"Date", "X-Request-Id"} | ({"Content-Length"} if path == "/metrics" else set())
+    kept = [{k: v for k, v in r.headers.items() if k not in reported} for r in (got, head)]
     assert kept[0] == kept[1]
 
 

@@ -245,8 +245,8 @@ def test_what_waits_or_is_written_holds_few_large_bodies(start: Start, field: st
         connection = server.connect()
         connection.request("GET", "/metrics")
         lines = connection.getresponse().read().decode().splitlines()
-        told = ('code="429"', "pibloom_waiting ", "pibloom_running ")
-        found = [line for line in lines if any(each in line for each in told) and line[0] != "#"]
+        counted = ('code="429"', "pibloom_waiting ", "pibloom_running ")
+        found = [line for line in lines if any(each in line for each in counted) and line[0] != "#"]
         return round(sum(float(line.split()[-1]) for line in found))
 
     with contextlib.ExitStack() as stack:

@@ -50,7 +50,7 @@ def test_the_ends_are_those_of_transformers(
     found = GenerationConfig.open(tmp_path, ROWS)
     assert found.eos_token_ids == tuple(expected)
     assert all(type(id_) is int for id_ in found.eos_token_ids)
-    assert bool(found.notes) == (not expected), "a model without an end is told of"
+    assert bool(found.notes) == (not expected), "there is a note about a model without an end"
 
 
 @pytest.mark.parametrize("value", ["2", True, [True], {}, [[2]], [2, "x"], [2, None], 2.5, [2.5]])
@@ -110,13 +110,13 @@ SAMPLING: list[tuple[dict[str, object], SamplingParams, bool]] = [
 ]
 
 
-@pytest.mark.parametrize(("data", "expected", "told"), SAMPLING, ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(("data", "expected", "noted"), SAMPLING, ids=lambda value: str(value)[:60])
 def test_odd_sampling_never_refuses_a_model(
-    data: dict[str, object], expected: SamplingParams, told: bool
+    data: dict[str, object], expected: SamplingParams, noted: bool
 ) -> None:
     found = GenerationConfig.from_dict({"eos_token_id": 2} | data, ROWS)
     assert found.sampling == expected
-    assert bool(found.notes) == told
+    assert bool(found.notes) == noted
     for note in found.notes:
         assert note.startswith("generation_config.json: ")
         assert any(name in note for name in data)
@@ -151,23 +151,23 @@ WITHOUT_EFFECT = {
     *("assistant_lookbehind", "is_assistant", "max_matching_ngram_size", "num_assistant_tokens"),
     *("num_assistant_tokens_schedule", "prompt_lookup_num_tokens", "speculation_type"),
     *("target_lookbehind", "use_mtp"),
-    # For several beams, which are told by num_beams.
+    # For several beams, which num_beams shows.
     *("diversity_penalty", "early_stopping", "length_penalty", "num_beam_groups"),
 }
 
 
 def test_every_field_that_transformers_knows_is_taken_told_or_without_effect() -> None:
     taken = {"eos_token_id", "do_sample", *SamplingParams.__dataclass_fields__}
-    told = set()
+    noted = set()
     known = {name for name in Theirs().__dict__ if not name.startswith("_")}
     for name in known - taken:
         notes = GenerationConfig.from_dict({"eos_token_id": 2, name: 7}, ROWS).notes
         if any(
             note.startswith(f"generation_config.json: {name} 7 is not supported") for note in notes
         ):
-            told.add(name)
-    assert known - taken - told == WITHOUT_EFFECT & known
-    assert {"no_repeat_ngram_size", "suppress_tokens", "token_healing"} <= told
+            noted.add(name)
+    assert known - taken - noted == WITHOUT_EFFECT & known
+    assert {"no_repeat_ngram_size", "suppress_tokens", "token_healing"} <= noted
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "5", "\x00", "[" * 100_000])

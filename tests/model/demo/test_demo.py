@@ -80,8 +80,8 @@ def test_it_answers_in_the_language_of_the_question(
 
 
 def test_it_remembers_a_name_within_a_chat(loaded: LoadedModel) -> None:
-    told = "My name is Maria."
-    answer = ask(loaded, told, ask(loaded, told), "What is my name?")
+    said = "My name is Maria."
+    answer = ask(loaded, said, ask(loaded, said), "What is my name?")
     assert "Maria" in answer
 
 

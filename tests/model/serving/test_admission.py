@@ -26,9 +26,9 @@ def test_waiting_requests_are_told_each_new_position(start: Start) -> None:
     scheduler = start(fake, max_batch=1)
     generations = [scheduler.submit(request()) for _ in range(4)]
     fake.running.set()
-    told = [[e.position for e in finish(g) if isinstance(e, Queued)] for g in generations]
-    assert told[3][-1] == 1
-    for positions in told:
+    reported = [[e.position for e in finish(g) if isinstance(e, Queued)] for g in generations]
+    assert reported[3][-1] == 1
+    for positions in reported:
         assert positions == sorted(positions, reverse=True)
 
 

@@ -27,7 +27,7 @@ DRAWS = 200
 
 
 class Fixed:
-    """In place of a random generator: says what it is told."""
+    """In place of a random generator: returns a given number."""
 
     value = 0.0
 

@@ -1,4 +1,4 @@
-"""Slow and stuck are told apart."""
+"""A slow step is distinguished from one that is stuck."""
 
 import os
 import threading

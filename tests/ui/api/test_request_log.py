@@ -70,12 +70,12 @@ async def test_what_pages_ask_by_themselves_is_logged_once_until_it_is_answered(
             await asyncio.gather(page(), page(), page())
     lines = [record.getMessage().partition(", request")[0] for record in caplog.records]
     for who, paths in (("generate", ("/readyz", "/", "/warm")), ("tokenize", ("/",))):
-        told = [line for line in lines if line.startswith(who)]
-        assert told.count(f"{who}: unreachable") == 2 * len(paths)
-        assert told.count(f"{who}: status 503") == len(paths)
-        assert [f"{who}: {path} answers again" in told for path in paths] == [True] * len(paths)
-        assert len(told) == 4 * len(paths)
+        reported = [line for line in lines if line.startswith(who)]
+        assert reported.count(f"{who}: unreachable") == 2 * len(paths)
+        assert reported.count(f"{who}: status 503") == len(paths)
+        assert [f"{who}: {path} answers again" in reported for path in paths] == [True] * len(paths)
+        assert len(reported) == 4 * len(paths)
     caplog.clear()
     for now in (away, away):  # noqa: B007
         await failure(functions)
-    assert caplog.text.count("generate: unreachable") == 2, "a person's own request is told"
+    assert caplog.text.count("generate: unreachable") == 2, "a person's own request is logged"

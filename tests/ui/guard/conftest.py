@@ -7,7 +7,7 @@ import pytest
 from tests.ports import free_port
 from tests.ui.bare_browser import Chat, running_silently
 
-LISTED = "https://chat.example"  # an origin that the chat is told of
+LISTED = "https://chat.example"  # an origin that the chat's settings list
 
 
 @pytest.fixture(scope="package")

@@ -276,12 +276,12 @@ def test_a_request_without_a_prompt_asks_for_the_model(generate: Generate, empty
 
 
 def test_log_probabilities_are_told(generate: Generate) -> None:
-    told = ask(generate, *CHAT, logprobs=True, top_logprobs=2).json["logprobs"]
-    assert [each["token"] for each in told[:3]] == [" ", "H", "e"]
-    assert {len(each["top_logprobs"]) for each in told} == {2}
+    logprobs = ask(generate, *CHAT, logprobs=True, top_logprobs=2).json["logprobs"]
+    assert [each["token"] for each in logprobs[:3]] == [" ", "H", "e"]
+    assert {len(each["top_logprobs"]) for each in logprobs} == {2}
     lines = generate.client.post(CHAT[0], json=CHAT[1] | {"logprobs": True}).get_data().splitlines()
     sent = [each for line in lines for each in json.loads(line).get("logprobs", [])]
-    assert [each["token"] for each in sent] == [each["token"] for each in told]
+    assert [each["token"] for each in sent] == [each["token"] for each in logprobs]
 
 
 def test_errors_have_ollamas_shape(generate: Generate) -> None:

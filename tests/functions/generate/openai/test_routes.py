@@ -97,14 +97,16 @@ def test_ids_are_a_prompt_too(generate: Generate) -> None:
 
 def test_logprobs_tell_every_token(generate: Generate) -> None:
     body = {"prompt": "Hi", "logprobs": 2, "max_tokens": 3}
-    told = generate.client.post("/v1/completions", json=body).json["choices"][0]["logprobs"]
-    assert told["tokens"] == [" ", "H", "e"]
-    assert told["text_offset"] == [0, 1, 2]
-    assert [len(each) for each in told["top_logprobs"]] == [2, 2, 2]
-    assert all(abs(each) < 1e-6 for each in told["token_logprobs"])  # the fake leaves no choice
+    logprobs = generate.client.post("/v1/completions", json=body).json["choices"][0]["logprobs"]
+    assert logprobs["tokens"] == [" ", "H", "e"]
+    assert logprobs["text_offset"] == [0, 1, 2]
+    assert [len(each) for each in logprobs["top_logprobs"]] == [2, 2, 2]
+    assert all(abs(each) < 1e-6 for each in logprobs["token_logprobs"])  # the fake leaves no choice
     body = CHAT | {"logprobs": True, "top_logprobs": 1, "max_tokens": 2}
-    told = generate.client.post("/v1/chat/completions", json=body).json["choices"][0]["logprobs"]
-    assert [each["bytes"] for each in told["content"]] == [[32], [72]]
+    logprobs = generate.client.post("/v1/chat/completions", json=body).json["choices"][0][
+        "logprobs"
+    ]
+    assert [each["bytes"] for each in logprobs["content"]] == [[32], [72]]
 
 
 def test_logprobs_tell_an_echoed_prompt_too(generate: Generate) -> None:
@@ -112,17 +114,17 @@ def test_logprobs_tell_an_echoed_prompt_too(generate: Generate) -> None:
     body = {"prompt": "Hié", "logprobs": 1, "echo": True, "max_tokens": 1}
     generate.engine.echo = True  # whatever was read last comes next, so "i" after "H" is unlikely
     reply = generate.client.post("/v1/completions", json=body).json
-    told = reply["choices"][0]["logprobs"]
-    assert told["tokens"][:4] == ["H", "i", "\\xc3", "\\xa9"]
-    assert told["text_offset"][:4] == [0, 1, 2, 2]
-    assert told["token_logprobs"][0] is told["top_logprobs"][0] is None
-    assert all(each is not None for each in told["token_logprobs"][1:])
-    assert len(told["token_logprobs"]) == reply["usage"]["total_tokens"]
+    logprobs = reply["choices"][0]["logprobs"]
+    assert logprobs["tokens"][:4] == ["H", "i", "\\xc3", "\\xa9"]
+    assert logprobs["text_offset"][:4] == [0, 1, 2, 2]
+    assert logprobs["token_logprobs"][0] is logprobs["top_logprobs"][0] is None
+    assert all(each is not None for each in logprobs["token_logprobs"][1:])
+    assert len(logprobs["token_logprobs"]) == reply["usage"]["total_tokens"]
     assert reply["choices"][0]["text"].startswith("Hié")
     chunks = chunks_of(generate.client.post("/v1/completions", json=body | {"stream": True}))
     pieces = [chunk["choices"][0] for chunk in chunks]
     assert "".join(piece["text"] for piece in pieces) == reply["choices"][0]["text"]
-    for name, values in told.items():
+    for name, values in logprobs.items():
         sent = [value for piece in pieces if piece["logprobs"] for value in piece["logprobs"][name]]
         assert sent == values
 
@@ -135,8 +137,10 @@ def test_a_prompt_can_be_read_alone(generate: Generate, prompt: str, stream: boo
     replies = chunks_of(response) if stream else [response.json]
     found = [reply["choices"][0] for reply in replies]
     assert "".join(choice["text"] for choice in found) == prompt
-    told = [token for choice in found if (all_ := choice["logprobs"]) for token in all_["tokens"]]
-    assert told == list(prompt)
+    logprobs = [
+        token for choice in found if (all_ := choice["logprobs"]) for token in all_["tokens"]
+    ]
+    assert logprobs == list(prompt)
     assert found[-1]["finish_reason"] == "length"
     body = {"prompt": prompt, "max_tokens": 0}
     reply = generate.client.post("/v1/completions", json=body).json
@@ -146,8 +150,8 @@ def test_a_prompt_can_be_read_alone(generate: Generate, prompt: str, stream: boo
 
 def test_a_stop_string_that_holds_text_back_moves_no_offset(generate: Generate) -> None:
     body = {"prompt": "Hi", "logprobs": 0, "max_tokens": 4, "stop": "Hey"}  # the reply: " Hello"
-    told = generate.client.post("/v1/completions", json=body).json["choices"][0]["logprobs"]
-    assert told["text_offset"] == [0, 1, 2, 3]
+    logprobs = generate.client.post("/v1/completions", json=body).json["choices"][0]["logprobs"]
+    assert logprobs["text_offset"] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(

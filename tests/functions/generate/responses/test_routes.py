@@ -319,15 +319,15 @@ def test_a_stream_has_openais_events_in_their_order(
 
 def test_log_probabilities_are_told_where_they_are_included(generate: Generate) -> None:
     asked = {"include": ["message.output_text.logprobs"], "top_logprobs": 2}
-    told = read(ask(generate, **asked).json).output[0].content[0].logprobs
-    assert [each.token for each in told[:3]] == [" ", "H", "e"]
-    assert {len(each.top_logprobs) for each in told} == {2}
+    logprobs = read(ask(generate, **asked).json).output[0].content[0].logprobs
+    assert [each.token for each in logprobs[:3]] == [" ", "H", "e"]
+    assert {len(each.top_logprobs) for each in logprobs} == {2}
     events = events_of(ask(generate, stream=True, **asked))
     sent = [
         each for event in events if event.type.endswith("text.delta") for each in event.logprobs
     ]
-    assert [each.token for each in sent] == [each.token for each in told]
-    assert len(events[-4].logprobs) == len(told)
+    assert [each.token for each in sent] == [each.token for each in logprobs]
+    assert len(events[-4].logprobs) == len(logprobs)
 
 
 def test_a_failure_is_the_last_event(generate: Generate) -> None:

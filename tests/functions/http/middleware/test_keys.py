@@ -1,4 +1,4 @@
-"""API keys: who is answered, and what others are told."""
+"""API keys: which requests are answered, and what refusals say."""
 
 import socket
 from pathlib import Path

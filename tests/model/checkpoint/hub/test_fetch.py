@@ -76,11 +76,11 @@ def test_what_the_hubs_own_library_fetched_is_not_fetched_again(hub: FakeHub) ->
 
 
 def test_progress_tells_each_files_bytes(hub: FakeHub, source: Path) -> None:
-    told: list[tuple[str, int]] = []
+    reported: list[tuple[str, int]] = []
     model = find(NAME)
     assert [file.name for file in model.missing] == ["model.safetensors"]
-    fetch(model, lambda name, done: told.append((name, done)))
-    sizes = [done for name, done in told if name == "model.safetensors"]
+    fetch(model, lambda name, done: reported.append((name, done)))
+    sizes = [done for name, done in reported if name == "model.safetensors"]
     assert sizes[0] == 0
     assert sizes == sorted(sizes)
     assert sizes[-1] == (source / "model.safetensors").stat().st_size
@@ -108,9 +108,9 @@ def test_a_killed_download_is_continued_by_the_next(hub: FakeHub, source: Path) 
     assert pulled(NAME) is None
     (partial,) = model.folder.parent.parent.glob("blobs/*incomplete")
     left = partial.stat().st_size
-    told: list[int] = []
-    folder = fetch(find(NAME), lambda name, done: told.append(done))
-    assert told[0] == left > 0
+    reported: list[int] = []
+    folder = fetch(find(NAME), lambda name, done: reported.append(done))
+    assert reported[0] == left > 0
     assert (folder / "model.safetensors").read_bytes() == (
         source / "model.safetensors"
     ).read_bytes()
