@@ -40,10 +40,10 @@ def add_routes(app: FastAPI) -> None:
     """Serve the style and the script at their addresses."""
     headers = {"cache-control": f"public, max-age={MAX_AGE_S}, immutable"}
 
-    @app.get(STYLE_URL, include_in_schema=False)
+    @app.api_route(STYLE_URL, methods=["GET", "HEAD"], include_in_schema=False)
     async def style() -> Response:
         return Response(STYLE, media_type="text/css", headers=headers)
 
-    @app.get(SCRIPT_URL, include_in_schema=False)
+    @app.api_route(SCRIPT_URL, methods=["GET", "HEAD"], include_in_schema=False)
     async def script() -> Response:
         return Response(SCRIPT, media_type="text/javascript", headers=headers)

@@ -27,3 +27,5 @@ async def test_a_page_names_both_and_a_browser_may_keep_them(
         answer = await user.http_client.get(url)
         assert (answer.content, answer.headers["content-type"]) == (content, media_type)
         assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+        head = await user.http_client.head(url)
+        assert (head.status_code, head.headers) == (200, answer.headers)
