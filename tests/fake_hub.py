@@ -27,6 +27,8 @@ class Faults:
     cut: dict[str, list[int]] = field(
         default_factory=dict
     )  # bytes after which it hangs up, once each
+    longer: set[str] = field(default_factory=set)  # a byte more comes than was announced
+    hashes: dict[str, str] = field(default_factory=dict)  # what the listing says in place of them
     damaged: set[str] = field(default_factory=set)  # one bit of it is another
     status: dict[str, int] = field(default_factory=dict)  # of a file, or of "listing"
     gated: bool = False
@@ -131,8 +133,15 @@ class Handler(BaseHTTPRequestHandler):
                 size, large = path.stat().st_size, path.stat().st_size >= LARGE
                 entry = {"rfilename": str(path.relative_to(folder)), "size": size}
                 entry["blobId"] = "0" * 40 if large else self.etag(path)
+                told = self.hub.faults.hashes.get(path.name)
+                if told is not None:
+                    entry["blobId"] = told
                 if large:
-                    entry["lfs"] = {"sha256": self.etag(path), "size": size, "pointerSize": 134}
+                    entry["lfs"] = {
+                        "sha256": told or self.etag(path),
+                        "size": size,
+                        "pointerSize": 134,
+                    }
                 siblings.append(entry)
         body = json.dumps({"id": name, "sha": self.hub.commit, "siblings": siblings}).encode()
         self.send_response(200)
@@ -148,6 +157,8 @@ class Handler(BaseHTTPRequestHandler):
         if not path.is_file():
             return self.fail(404, "EntryNotFound")
         data = path.read_bytes()
+        if file in self.hub.faults.longer:
+            data += b"+"
         start = int(self.headers.get("Range", "bytes=0-")[6:].partition("-")[0])
         self.send_response(206 if start else 200)
         etag = "X-Linked-Etag" if len(data) >= LARGE else "ETag"

@@ -4,6 +4,7 @@ The choice among a folder's files is the same as in transformers.
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from model.checkpoint.pickled import Unpickler
@@ -12,19 +13,29 @@ from model.checkpoint.tensor import TensorInfo
 from model.errors import ModelError
 from model.files import read_object, reason, shown
 
-_LARGEST_INDEX = 256 << 20
+INDEX = ".index.json"  # how the name of an index of shards ends
+LARGEST_INDEX = 256 << 20  # bytes
 _POINTER = b"version https://git-lfs"
 _LONGEST_NAME = 255  # bytes of a file's name, in Linux
 
 
+def main_file(has: Callable[[str], bool]) -> str | None:
+    """Return the file of weights that transformers would read, or the index that names its shards.
+
+    `has` tells which names there are, in a folder or on the hub; None when none of them is.
+    """
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        for each in (name, name + INDEX):
+            if has(each):
+                return each
+    return None
+
+
 def weight_files(folder: Path) -> list[Path]:
     """Return the files that transformers would read, in its order; `ModelError` without any."""
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        if (folder / name).is_file():
-            return [folder / name]
-        index = folder / f"{name}.index.json"
-        if index.is_file():
-            return _shards(index)
+    name = main_file(lambda name: (folder / name).is_file())
+    if name is not None:
+        return _shards(folder / name) if name.endswith(INDEX) else [folder / name]
     raise ModelError(
         f"{folder} has no weights: expected model.safetensors or pytorch_model.bin, or an index of"
         " their shards"
@@ -32,7 +43,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _shards(index: Path) -> list[Path]:
-    table = read_object(index, _LARGEST_INDEX).get("weight_map")
+    table = read_object(index, LARGEST_INDEX).get("weight_map")
     if not isinstance(table, dict) or not table:
         raise ModelError(f"{index} is not an index of shards: expected a weight_map")
     paths = []

@@ -137,7 +137,10 @@ def _received(url: str, file: RemoteFile, stream: BinaryIO) -> Iterator[int]:
             stream.truncate(0)
             done = stream.seek(0)
         for block in response.iter_bytes():
-            done += stream.write(block)
+            done += len(block)
+            if done > file.size:
+                raise ModelError(f"{file.name} is longer than the {file.size:,} bytes of the hub")
+            stream.write(block)
             yield done
 
 

@@ -1,5 +1,6 @@
 """A model on the hub: looked up by its name, and refused before its weights are fetched."""
 
+import re
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -7,6 +8,7 @@ from model.checkpoint.card import license_of
 from model.checkpoint.hub.cache import is_name
 from model.checkpoint.hub.client import hub_errors, hub_library
 from model.checkpoint.hub.fetch import RemoteFile, RemoteModel, fetch_missing
+from model.checkpoint.weight_files import INDEX, LARGEST_INDEX, main_file
 from model.config import BloomConfig
 from model.errors import ModelError
 from model.files import read_object
@@ -56,14 +58,18 @@ def find(name: str, revision: str | None = None) -> RemoteModel:
         raise ModelError(f"{name} was changed on the hub while it was looked up; try again")
     BloomConfig.open(config)
     small = [each for each in siblings if each in _DESCRIPTIONS or _is_template(each)]
-    weights, index = _weights(name, siblings)
-    small += [index] if index else []
-    described = [_file(siblings[each]) for each in sorted(small)]
+    main = main_file(siblings.__contains__)
+    if main is None:
+        raise ModelError(
+            f"{name} has neither model.safetensors nor pytorch_model.bin, nor their index"
+        )
+    sharded = main.endswith(INDEX)
+    small += [main] if sharded else []
+    described = [_file(name, siblings[each]) for each in sorted(small)]
     model = RemoteModel(name, commit, folder, None, tuple(described))
     fetch_missing(model, lambda file, done: None)
-    if index:
-        weights = _shards(name, folder / index, siblings)
-    files = [*described, *(_file(siblings[each]) for each in weights)]
+    weights = _shards(name, folder / main, siblings) if sharded else [main]
+    files = [*described, *(_file(name, siblings[each]) for each in weights)]
     return RemoteModel(name, commit, folder, license_of(folder), tuple(files))
 
 
@@ -79,20 +85,12 @@ def _refuse_others(name: str, siblings: dict[str, "RepoSibling"]) -> None:
         raise ModelError(f"{name} has no tokenizer.json, which piBLOOM needs")
 
 
-def _weights(name: str, siblings: dict[str, "RepoSibling"]) -> tuple[list[str], str | None]:
-    """Return the weights that transformers would read: files, or the index that names them."""
-    for whole in ("model.safetensors", "pytorch_model.bin"):
-        if whole in siblings:
-            return [whole], None
-        if f"{whole}.index.json" in siblings:
-            return [], f"{whole}.index.json"
-    raise ModelError(f"{name} has neither model.safetensors nor pytorch_model.bin, nor their index")
-
-
 def _shards(name: str, index: Path, siblings: dict[str, "RepoSibling"]) -> list[str]:
-    table = read_object(index, 256 << 20).get("weight_map")
+    table = read_object(index, LARGEST_INDEX).get("weight_map")
     shards = sorted(set(map(str, table.values()))) if isinstance(table, dict) else []
     for shard in shards:
+        if PurePosixPath(shard).name != shard:
+            raise ModelError(f"{name}: its {index.name} names {shard!r}, outside of its folder")
         if shard not in siblings:
             raise ModelError(f"{name} lacks {shard!r}, although its {index.name} names it")
     if not shards:
@@ -105,7 +103,9 @@ def _is_template(name: str) -> bool:
     return path.parent == PurePosixPath(_TEMPLATES) and path.suffix == ".jinja"
 
 
-def _file(sibling: "RepoSibling") -> RemoteFile:
-    if sibling.lfs:
-        return RemoteFile(sibling.rfilename, sibling.lfs.size, sibling.lfs.sha256, large=True)
-    return RemoteFile(sibling.rfilename, sibling.size or 0, str(sibling.blob_id), large=False)
+def _file(name: str, sibling: "RepoSibling") -> RemoteFile:
+    large = sibling.lfs
+    size, etag = (large.size, large.sha256) if large else (sibling.size or 0, sibling.blob_id)
+    if not re.fullmatch(r"[0-9a-f]{64}" if large else r"[0-9a-f]{40}", etag or ""):  # a file's name
+        raise ModelError(f"{name}: the hub names no hash of {sibling.rfilename!r}")
+    return RemoteFile(sibling.rfilename, size, str(etag), large=bool(large))

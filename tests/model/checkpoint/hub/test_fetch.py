@@ -275,3 +275,30 @@ def test_what_is_no_name(text: str) -> None:
 
 def test_names() -> None:
     assert all(map(is_name, ("bigscience/bloom-560m", "YeungNLP/bloomz-396m-zh", "a_b/c.d")))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_more_bytes_than_the_listing_says_are_not_kept(hub: FakeHub, name: str) -> None:
+    hub.faults.longer.add(name)
+    with pytest.raises(ModelError, match=f"{name} is longer than"):
+        pull()
+    hub.faults.longer.clear()
+    Checkpoint.open(pull())
+
+
+@pytest.mark.parametrize("etag", ["../../../outside", "-", "0" * 39, "G" * 40, "a/" * 20])
+@pytest.mark.parametrize("name", ["model.safetensors", "generation_config.json"])
+def test_a_hash_that_could_name_another_file_is_refused(hub: FakeHub, name: str, etag: str) -> None:
+    hub.faults.hashes[name] = etag
+    with pytest.raises(ModelError, match=f"the hub names no hash of '{name}'"):
+        pull()
+    assert hub.gets(name) == 0
+
+
+@pytest.mark.parametrize("shard", ["../outside.safetensors", "sub/model.safetensors", "/etc/x"])
+def test_a_shard_outside_of_the_folder_is_refused(hub: FakeHub, source: Path, shard: str) -> None:
+    (source / "model.safetensors").unlink()
+    table = {"weight_map": {"a": shard}}
+    (source / "model.safetensors.index.json").write_text(json.dumps(table))
+    with pytest.raises(ModelError, match="outside of its folder"):
+        pull()
