@@ -79,8 +79,6 @@ def _checkpoint(checkpoint: "Checkpoint", *, verify: bool) -> tuple[Row, list[Ro
     tokenizer = checkpoint.tokenizer()
     if verify:
         check_weights(checkpoint)
-    else:
-        checkpoint.check_head()
     ChatTemplate.of(ChatSource.read(checkpoint.folder), tokenizer.hidden)
     facts = {
         "folder": str(checkpoint.folder),
@@ -95,6 +93,7 @@ def _checkpoint(checkpoint: "Checkpoint", *, verify: bool) -> tuple[Row, list[Ro
         "head_size": config.head_size,
         "embedding_rows": config.vocab_size,
         "tokenizer_entries": tokenizer.size,
+        "output_head": _head(checkpoint.has_own_head),
         "max_context": config.max_context,
         "eos_token_ids": list(config.eos_token_ids),
         "notes": list(checkpoint.generation.notes),
@@ -137,6 +136,7 @@ def _baked(model: BakedModel, *, verify: bool) -> tuple[Row, list[Row]]:
             "heads": config.heads,
             "head_size": config.head_size,
             "embedding_rows": config.vocab_size,
+            "output_head": _head(model.has_own_head),
             "max_context": config.max_context,
             "eos_token_ids": list(config.eos_token_ids),
             "notes": [
@@ -154,8 +154,7 @@ def _baked(model: BakedModel, *, verify: bool) -> tuple[Row, list[Row]]:
     }
     rows: list[Row] = []
     for tensor in model.tensors:
-        # The embedding's two planes are one tensor of the checkpoint.
-        known = tensor.name.replace("embeddings.high", "embeddings.weight")
+        known = tensor.name.replace(".high", ".weight")  # two planes are one tensor of a checkpoint
         error = errors.get(known, {})
         rows.append(
             {
@@ -168,6 +167,10 @@ def _baked(model: BakedModel, *, verify: bool) -> tuple[Row, list[Row]]:
             }
         )
     return facts, rows
+
+
+def _head(is_own: bool) -> str:
+    return "a matrix of its own" if is_own else "the word embedding"
 
 
 def _fact(value: object, absent: str) -> str:

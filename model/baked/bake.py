@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
 
@@ -38,7 +39,9 @@ _PAGE, _CACHE_LINE = 4096, 64  # bytes
 _NOT_FINITE, _TOO_LARGE = -1, -2  # enum bloom_value
 # How much scales that fp16 cannot keep may cost, relative to the root of the mean square.
 _MOST_LOST, _MOST_LOST_OF_ROW = 0.01, 0.1
-_PLANES, _PLAIN = (0, 1, 2), 3  # the kinds of the word embedding
+_PLANES = (".high", ".low", ".norm")  # ends of the names of what a matrix of two planes becomes
+# The kinds of the word embedding and the output head: as planes, and as floats.
+_EMBEDDING, _EMBEDDING_F32, _HEAD, _HEAD_F32 = (0, 1, 2), 3, (20, 21, 22), 23
 
 
 @dataclass(frozen=True)
@@ -60,14 +63,13 @@ def bake(
 ) -> list[QuantisationError]:
     """Write a model's file, with an adapter merged into it; returns each quantised tensor's error.
 
-    `bits` is 8 or 4 for the layers (the word embedding has 8 either way), or 32 for none at all,
-    which serves to compare engines. `ModelError` when the output cannot be written, or a weight is
-    not finite, or too large or too small to be kept.
+    `bits` is 8 or 4 for the layers (the word embedding and the output head have 8 either way), or
+    32 for none at all, which serves to compare engines. `ModelError` when the output cannot be
+    written, or a weight is not finite, or too large or too small to be kept.
     """
     if bits not in BITS:
         raise ModelError(f"bits must be one of {', '.join(map(str, BITS))}, not {bits}")
     tokenizer = checkpoint.tokenizer()  # refuses one that does not fit the embedding
-    checkpoint.check_head()
     config, entries = checkpoint.config, list(_entries(checkpoint, bits))
     header = _new_header(len(entries))
     header.vocab_rows, header.hidden = config.vocab_size, config.hidden_size
@@ -87,7 +89,6 @@ def bake(
 
 def check_weights(checkpoint: Checkpoint) -> None:
     """Read and quantise every weight as a bake does, and write nothing; `ModelError` as there."""
-    checkpoint.check_head()
     with open(os.devnull, "wb") as nowhere:
         _write_tensors(nowhere, list(_entries(checkpoint, BITS[0])), checkpoint)
 
@@ -229,41 +230,44 @@ def _metadata(
 def _entries(checkpoint: Checkpoint, bits: int) -> Iterator[TensorEntry]:
     """Yield what the file will hold, in the order in which a step reads it."""
     config = checkpoint.config
-    shapes = config.shapes()
+    shapes = checkpoint.shapes
     matrix = {8: W8, 4: W4, 32: F32}[bits]
 
     def entry(kind: int, layer: int = 0) -> TensorEntry:
         name, _ = KINDS[kind]
-        if name.endswith((".high", ".low", ".norm")):
-            rows, cols = shapes["word_embeddings.weight"]
+        shape = shapes[_source(kind, layer)]
+        if name.endswith(_PLANES):
+            rows, cols = shape
             if name.endswith(".norm"):
                 format_, rows, cols = F32, 1, -(-rows // 16) * 16
             else:
                 format_ = W4 if name.endswith(".high") else LOW
         else:
-            shape = shapes[tensor_name(kind, layer)]
             if len(shape) == 2:
                 rows, cols = shape
-                format_ = F32 if name == "word_embeddings.weight" else matrix
+                format_ = matrix
             else:
                 format_, rows, cols = F32, 1, -(-shape[0] // 16) * 16
         size = _c().bloom_format_size(format_, rows, cols)
         return TensorEntry(kind=kind, layer=layer, format=format_, rows=rows, cols=cols, size=size)
 
     of_layers = [kind for kind, (_, prefix) in enumerate(KINDS) if prefix]
-    for kind in (_PLAIN,) if bits == 32 else _PLANES:
+    for kind in (_EMBEDDING_F32,) if bits == 32 else _EMBEDDING:
         yield entry(kind)
     yield from (entry(4), entry(5))
     for layer in range(config.layers):
         for kind in of_layers:
             yield entry(kind, layer)
     yield from (entry(18), entry(19))
+    if checkpoint.has_own_head:
+        for kind in (_HEAD_F32,) if bits == 32 else _HEAD:
+            yield entry(kind)
 
 
-def _together(entries: list[TensorEntry]) -> list[list[TensorEntry]]:
-    """Group entries by the tensor that they are made of: the embedding becomes three at once."""
-    planes = [entry for entry in entries if entry.kind in _PLANES]
-    return [planes] * bool(planes) + [[entry] for entry in entries if entry.kind not in _PLANES]
+def _source(kind: int, layer: int) -> str:
+    """Return the name of the checkpoint's tensor that a tensor of the file is made of."""
+    name = tensor_name(kind, layer)
+    return name.rpartition(".")[0] + ".weight" if name.endswith(_PLANES) else name
 
 
 def _write_tensors(
@@ -278,12 +282,8 @@ def _write_tensors(
     infos = {tensor.name: tensor for tensor in checkpoint.tensors}
     errors: list[QuantisationError] = []
     with Reader(checkpoint.folder) as reader:
-        for group in _together(entries):
-            name = (
-                "word_embeddings.weight"
-                if len(group) > 1
-                else tensor_name(group[0].kind, group[0].layer)
-            )
+        for name, together in groupby(entries, lambda entry: _source(entry.kind, entry.layer)):
+            group = list(together)  # a matrix of two planes becomes three tensors at once
             progress(name, done, total)
             rows = reader.rows(infos[name])
             if adapter:
@@ -302,7 +302,7 @@ def _write_tensor(
     for rows in tensor:
         parts: tuple[bytes, ...]
         if len(group) > 1:
-            parts = _pack_embedding(rows, stats, name)
+            parts = _pack_planes(rows, stats, name)
         else:
             if group[0].rows == 1:
                 rows = rows.widened(group[0].cols)
@@ -335,7 +335,7 @@ def _pack(format_: int, rows: Floats, stats: PackStats, name: str) -> bytes:
     return out.raw
 
 
-def _pack_embedding(rows: Floats, stats: PackStats, name: str) -> tuple[bytes, bytes, bytes]:
+def _pack_planes(rows: Floats, stats: PackStats, name: str) -> tuple[bytes, bytes, bytes]:
     high = ctypes.create_string_buffer(_c().bloom_format_size(W4, rows.rows, rows.cols))
     low = ctypes.create_string_buffer(_c().bloom_format_size(LOW, rows.rows, rows.cols))
     norms = ctypes.create_string_buffer(4 * rows.rows)

@@ -95,6 +95,7 @@ class BakedModel:
             max_context=header.max_context,
             layer_norm_epsilon=header.epsilon,
             eos_token_ids=tuple(eos),
+            tie_word_embeddings=not self.has_own_head,
         )
 
     @cached_property
@@ -123,6 +124,11 @@ class BakedModel:
             return Tokenizer(address, size, self)
         except ModelError as error:
             raise ModelError(f"{self.path}: {error}") from None
+
+    @cached_property
+    def has_own_head(self) -> bool:
+        """Whether its output head is another matrix than its word embedding."""
+        return any(tensor.name.startswith("lm_head.") for tensor in self.tensors)
 
     @property
     def tensors(self) -> list[BakedTensor]:

@@ -7,7 +7,7 @@ import ctypes
 
 SUFFIX = ".bloom"
 MAGIC = b"\x89BLOOM\r\n"
-VERSION = 2  # 1 had a single end token, and fewer checks
+VERSION = 3  # 2 had no output head of its own; 1 a single end token, and fewer checks
 KINDS = (
     ("word_embeddings.high", ""),
     ("word_embeddings.low", ""),
@@ -29,6 +29,10 @@ KINDS = (
     ("mlp.dense_4h_to_h.bias", "h."),
     ("ln_f.weight", ""),
     ("ln_f.bias", ""),
+    ("lm_head.high", ""),
+    ("lm_head.low", ""),
+    ("lm_head.norm", ""),
+    ("lm_head.weight", ""),
 )  # in the order of `enum bloom_kind`: what a checkpoint calls it, and what it puts before
 
 

@@ -52,7 +52,7 @@ class Checkpoint:
     def open(cls, folder: Path) -> "Checkpoint":
         """Read the folder's headers; `ModelError` names the file and what was expected of it.
 
-        Weights are not read: `check_head` compares the ones that must be the same.
+        Weights are not read.
         """
         check_folder(folder)
         _refuse_other_folders(folder)
@@ -69,26 +69,31 @@ class Checkpoint:
 
     @property
     def parameters(self) -> int:
-        """Number of weights; the tied output head is not counted again."""
-        return sum(math.prod(tensor.shape) for tensor in self.tensors if tensor.name != _HEAD)
+        """Number of weights; an output head that is the word embedding is not counted again."""
+        return sum(math.prod(shape) for shape in self.shapes.values())
 
     @property
     def size_bytes(self) -> int:
         """Bytes of all tensors."""
         return sum(tensor.nbytes for tensor in self.tensors)
 
-    def check_head(self) -> None:
-        """Compare the output head, where one is stored, with the word embedding.
+    @cached_property
+    def has_own_head(self) -> bool:
+        """Whether an output head is stored that differs from the word embedding; reads both.
 
-        This reads both. `ModelError` when they differ, as transformers then keeps them apart.
+        transformers keeps the two apart then, whatever config.json says of them.
         """
         found = {tensor.name: tensor for tensor in self.tensors}
         head = found.get(_HEAD)
-        if head and not same_values(self.folder, found[_EMBEDDING], head):
-            raise ModelError(
-                f"{self.folder / head.file}: {_HEAD} differs from {_EMBEDDING}, and an output head"
-                " of its own is not supported"
-            )
+        return head is not None and not same_values(self.folder, found[_EMBEDDING], head)
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every weight that counts: the output head only where it is its own."""
+        shapes = self.config.shapes()
+        if self.has_own_head:
+            shapes[_HEAD] = shapes[_EMBEDDING]
+        return shapes
 
     def tokenizer(self) -> Tokenizer:
         """Open the tokenizer; `ModelError` when it has more entries than the embedding has rows."""

@@ -13,7 +13,7 @@
 #define BLOOM_API __attribute__((visibility("default")))
 
 enum {
-    BLOOM_VERSION = 2, /* of the file */
+    BLOOM_VERSION = 3, /* of the file */
     BLOOM_GROUP = 64,  /* columns that share a scale */
     BLOOM_ROWS = 16,   /* rows of a block */
     BLOOM_PAGE = 16,   /* tokens of a page of keys and values */
@@ -23,8 +23,8 @@ enum {
 enum bloom_format {
     BLOOM_F32 = 0, /* floats */
     BLOOM_W8 = 1,  /* 8 bits, in blocks of 16 rows, with a scale for each group of 64 columns */
-    BLOOM_W4 = 2,  /* 4 bits, likewise; also the upper plane of the word embedding */
-    BLOOM_LOW = 3, /* the lower plane of the word embedding: 4 bits, row after row */
+    BLOOM_W4 = 2,  /* 4 bits, likewise; also the upper plane of the word embedding and the output head */
+    BLOOM_LOW = 3, /* the lower plane of the word embedding and the output head: 4 bits, row after row */
 };
 
 // clang-format off
@@ -35,6 +35,8 @@ enum bloom_kind {
     BLOOM_DENSE_WEIGHT, BLOOM_DENSE_BIAS, BLOOM_LN2_WEIGHT, BLOOM_LN2_BIAS,
     BLOOM_UP_WEIGHT, BLOOM_UP_BIAS, BLOOM_DOWN_WEIGHT, BLOOM_DOWN_BIAS,
     BLOOM_LNF_WEIGHT, BLOOM_LNF_BIAS,
+    /* Only of a model whose output head is not its word embedding. */
+    BLOOM_HEAD_HIGH, BLOOM_HEAD_LOW, BLOOM_HEAD_NORM, BLOOM_HEAD_F32,
     BLOOM_KINDS
 };
 // clang-format on

@@ -42,10 +42,14 @@ static int expected(const struct bloom_header *h, uint32_t kind, struct bloom_te
     uint32_t hidden = h->hidden;
     *out = (struct bloom_tensor){.kind = kind, .format = BLOOM_F32, .rows = 1, .cols = (uint32_t)padded(hidden)};
     switch (kind) {
-    case BLOOM_EMBED_HIGH: out->format = BLOOM_W4, out->rows = h->vocab_rows, out->cols = hidden; break;
-    case BLOOM_EMBED_LOW: out->format = BLOOM_LOW, out->rows = h->vocab_rows, out->cols = hidden; break;
-    case BLOOM_EMBED_NORM: out->cols = (uint32_t)padded(h->vocab_rows); break;
-    case BLOOM_EMBED_F32: out->rows = h->vocab_rows, out->cols = hidden; break;
+    case BLOOM_EMBED_HIGH:
+    case BLOOM_HEAD_HIGH: out->format = BLOOM_W4, out->rows = h->vocab_rows, out->cols = hidden; break;
+    case BLOOM_EMBED_LOW:
+    case BLOOM_HEAD_LOW: out->format = BLOOM_LOW, out->rows = h->vocab_rows, out->cols = hidden; break;
+    case BLOOM_EMBED_NORM:
+    case BLOOM_HEAD_NORM: out->cols = (uint32_t)padded(h->vocab_rows); break;
+    case BLOOM_EMBED_F32:
+    case BLOOM_HEAD_F32: out->rows = h->vocab_rows, out->cols = hidden; break;
     case BLOOM_QKV_WEIGHT: out->format = matrix, out->rows = 3 * hidden, out->cols = hidden; break;
     case BLOOM_DENSE_WEIGHT: out->format = matrix, out->rows = hidden, out->cols = hidden; break;
     case BLOOM_UP_WEIGHT: out->format = matrix, out->rows = 4 * hidden, out->cols = hidden; break;
@@ -54,11 +58,12 @@ static int expected(const struct bloom_header *h, uint32_t kind, struct bloom_te
     case BLOOM_UP_BIAS: out->cols = (uint32_t)padded(4 * hidden); break;
     default: break;
     }
-    return h->bits == 32 ? kind != BLOOM_EMBED_HIGH && kind != BLOOM_EMBED_LOW && kind != BLOOM_EMBED_NORM
-                         : kind != BLOOM_EMBED_F32;
+    int is_plane = kind <= BLOOM_EMBED_NORM || (kind >= BLOOM_HEAD_HIGH && kind <= BLOOM_HEAD_NORM);
+    return h->bits == 32 ? !is_plane : kind != BLOOM_EMBED_F32 && kind != BLOOM_HEAD_F32;
 }
 
 static int in_layer(uint32_t kind) { return kind >= BLOOM_LN1_WEIGHT && kind <= BLOOM_DOWN_BIAS; }
+static int of_head(uint32_t kind) { return kind >= BLOOM_HEAD_HIGH && kind <= BLOOM_HEAD_F32; }
 
 static int check_tensors(struct bloom_file *file, char *error, size_t size) {
     const struct bloom_header *h = file->header;
@@ -78,11 +83,13 @@ static int check_tensors(struct bloom_file *file, char *error, size_t size) {
         const uint8_t **place = &file->tensors[in_layer(t->kind) ? t->layer + 1 : 0][t->kind];
         if (*place) return refuse(error, size, "tensor %u is there twice", i);
         *place = file->base + t->offset;
+        file->has_head |= of_head(t->kind);
     }
     for (uint32_t layer = 0; layer <= h->layers; layer++)
         for (uint32_t kind = 0; kind < BLOOM_KINDS; kind++) {
             struct bloom_tensor wanted;
-            if (expected(h, kind, &wanted) && in_layer(kind) == (layer > 0) && !file->tensors[layer][kind])
+            if (expected(h, kind, &wanted) && in_layer(kind) == (layer > 0) && (file->has_head || !of_head(kind)) &&
+                !file->tensors[layer][kind])
                 return refuse(error, size, "the weights are not all there");
         }
     return 0;

@@ -61,17 +61,20 @@ static float largest_of(const float *values, size_t count) {
     return largest;
 }
 
-static const float *low_norms(const struct head *head) { return vector_of(head->file, 0, BLOOM_EMBED_NORM); }
-
 void head_open(struct head *head, const struct bloom_file *file, const struct kernels *kernels, struct pool *pool,
                struct buffers *buffers, size_t slots) {
     const struct bloom_header *h = file->header;
     size_t groups = groups_of(h->hidden), vocab = round_up(h->vocab_rows, BLOCK), blocks = vocab / BLOCK;
+    int own = file->has_head, f32 = h->bits == 32;
+    enum bloom_kind floats = own ? BLOOM_HEAD_F32 : BLOOM_EMBED_F32, high = own ? BLOOM_HEAD_HIGH : BLOOM_EMBED_HIGH;
     *head = (struct head){
         .file = file,
         .kernels = kernels,
         .pool = pool,
-        .f32 = h->bits == 32,
+        .high = tensor_of(file, 0, f32 ? floats : high),
+        .low = tensor_of(file, 0, own ? BLOOM_HEAD_LOW : BLOOM_EMBED_LOW),
+        .low_norms = vector_of(file, 0, own ? BLOOM_HEAD_NORM : BLOOM_EMBED_NORM),
+        .f32 = f32,
         .slots = slots,
         .hidden_stride = padded(h->hidden),
         .vocab = vocab,
@@ -89,7 +92,7 @@ void head_open(struct head *head, const struct bloom_file *file, const struct ke
     };
     if (buffers->failed || head->f32) return;
     for (size_t first = 0; first < h->n_vocab; first += BLOCK)
-        head->block_norm_max[first / BLOCK] = largest_of(low_norms(head) + first, smaller(BLOCK, h->n_vocab - first));
+        head->block_norm_max[first / BLOCK] = largest_of(head->low_norms + first, smaller(BLOCK, h->n_vocab - first));
 }
 
 /* Quantise the hidden state of a slot, and take the norm of the result. */
@@ -111,7 +114,7 @@ void head_run(struct head *head, size_t slots) {
     for (size_t slot = 0; slot < slots && !head->f32; slot++) quantise_slot(head, slot);
     struct matmul task = {
         .format = head->f32 ? BLOOM_F32 : BLOOM_W4,
-        .weights = tensor_of(head->file, 0, head->f32 ? BLOOM_EMBED_F32 : BLOOM_EMBED_HIGH),
+        .weights = head->high,
         .rows = h->vocab_rows,
         .cols = h->hidden,
         .x = head->x,
@@ -136,8 +139,7 @@ static void set_bit(uint64_t *bitmap, size_t id) { bitmap[id / BLOCK] |= (uint64
 /* Make the logit of an id exact, and return it. Two threads must not do so in the same block. */
 static float make_exact(struct slot *slot, size_t id) {
     if (!has_bit(slot->exact, id)) {
-        const uint8_t *low = tensor_of(slot->head->file, 0, BLOOM_EMBED_LOW);
-        slot->logits[id] += slot->head->kernels->low_dot(low + id * low_row_size(slot->x.groups), &slot->x);
+        slot->logits[id] += slot->head->kernels->low_dot(slot->head->low + id * low_row_size(slot->x.groups), &slot->x);
         set_bit(slot->exact, id);
     }
     return slot->logits[id];
@@ -214,7 +216,7 @@ struct scan {
 static size_t list_inexact(const struct scan *scan, size_t first, size_t end, uint16_t *list) {
     const struct slot *slot = scan->slot;
     const struct head *head = slot->head;
-    const float *norms = low_norms(head);
+    const float *norms = head->low_norms;
     size_t count = 0;
     for (size_t block = first; block < end; block += BLOCK) {
         size_t ids = smaller(BLOCK, end - block), at = block / BLOCK;
@@ -240,10 +242,9 @@ static void scan_chunk(void *context, size_t chunk, size_t thread) {
     uint16_t list[CHUNK];
     size_t count = list_inexact(scan, first, end, list);
     /* The rows lie apart from each other, so they are prefetched. */
-    const uint8_t *low = tensor_of(head->file, 0, BLOOM_EMBED_LOW);
     size_t size = low_row_size(slot->x.groups);
     for (size_t i = 0; i < count; i++) {
-        const uint8_t *next = low + (first + list[i + ROWS_AHEAD < count ? i + ROWS_AHEAD : i]) * size;
+        const uint8_t *next = head->low + (first + list[i + ROWS_AHEAD < count ? i + ROWS_AHEAD : i]) * size;
         for (size_t line = 0; line < size; line += CACHE_LINE) __builtin_prefetch(next + line);
         make_exact(slot, first + list[i]);
     }

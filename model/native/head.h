@@ -19,11 +19,14 @@ struct head {
     const struct bloom_file *file;
     const struct kernels *kernels;
     struct pool *pool;
-    int f32;                /* the word embedding is floats, and all logits are exact */
+    const uint8_t *high;    /* the planes of the matrix, or `f32` floats in `high` */
+    const uint8_t *low;     /* NULL for floats */
+    const float *low_norms; /* of the lower plane's rows; NULL for floats */
+    int f32;                /* the matrix is floats, and all logits are exact */
     size_t slots;           /* there are */
     size_t used;            /* slots of the last step */
     size_t hidden_stride;   /* hidden, padded */
-    size_t vocab;           /* rows of the embedding, rounded up to a multiple of 64 */
+    size_t vocab;           /* rows of the matrix, rounded up to a multiple of 64 */
     float *hidden;          /* [slots][hidden_stride], after the last layer norm */
     struct activations x;   /* [slots], the same quantised */
     float *x_norm;          /* [slots] */

@@ -71,7 +71,6 @@ def template(folder: Path) -> None:
 
 
 REFUSED: dict[str, tuple[Change, bool]] = {  # and whether only --verify finds it
-    "another head": (with_weights(other_head), False),
     "a head for another task": (with_weights(one_more), False),
     "an adapter": (adapter, False),
     "a template that cannot be used": (template, False),
@@ -91,6 +90,20 @@ def test_what_would_not_be_served_is_not_whole(copy: Path, case: str) -> None:
         assert "--verify reads the rest" in run(copy).output
     else:
         assert run(copy).exit_code == 3
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_an_output_head_of_its_own_is_shown(copy: Path, tmp_path: Path, own: bool) -> None:
+    if own:
+        with_weights(other_head)(copy)
+    baked = tmp_path / "m.bloom"
+    bake(Checkpoint.open(copy), baked)
+    for path in (copy, baked):
+        facts = json.loads(run(path, "--json", "--tensors").output)
+        assert facts["output_head"] == ("a matrix of its own" if own else "the word embedding")
+        assert any(row["name"].startswith("lm_head.") for row in facts["tensors"]) == own
+    errors = {row["name"]: row["relative_error"] for row in facts["tensors"]}
+    assert not own or 0 < errors["lm_head.high"] == errors["word_embeddings.high"]
 
 
 def test_ends_and_notes_are_shown(copy: Path, tmp_path: Path) -> None:

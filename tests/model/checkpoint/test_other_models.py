@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from transformers import BloomConfig, BloomForCausalLM
 
 from model.baked.bake import bake
 from model.baked.file import BakedModel
+from model.baked.format import Header
 from model.checkpoint.folder import Checkpoint
-from model.engine.contract import Work
+from model.engine.contract import Engine, S, Work
 from model.engine.native import NativeEngine
+from model.engine.reference import ReferenceEngine
 from model.errors import ModelError
 
 Weights = dict[str, Tensor]
@@ -26,6 +29,8 @@ Change = Callable[[Weights], None]
 ROWS, WIDTH = 8192, 32
 TOKENS = [5, 77, 4100, 8000, 12]
 EMBEDDING, HEAD = "transformer.word_embeddings.weight", "lm_head.weight"
+# How far a logit may be off, in standard deviations of all of them, as in native/test_engine.py.
+TOLERANCE = {8: 0.2, 4: 1.5}
 FUSED = "transformer.h.0.self_attention.query_key_value.weight"
 
 
@@ -59,13 +64,22 @@ def reference(folder: Path) -> Tensor:
     return logits
 
 
-def ours(folder: Path) -> Tensor:
+def ours(folder: Path, bits: int = 32) -> Tensor:
     baked = folder.parent / "m.bloom"
-    bake(Checkpoint.open(folder), baked, bits=32)
+    bake(Checkpoint.open(folder), baked, bits=bits)
     engine = NativeEngine(BakedModel(baked), threads=1)
     (logits,) = engine.forward([Work(engine.new_sequence(), TOKENS)])
     assert logits is not None
     return torch.tensor(logits.at(range(ROWS)))
+
+
+def greedy(engine: Engine[S]) -> list[int]:
+    sequence, tokens = engine.new_sequence(TOKENS, 40), list(TOKENS)
+    for _ in range(20):
+        (logits,) = engine.forward([Work(sequence, tokens[sequence.length :])])
+        assert logits is not None
+        tokens.append(logits.top(1)[0][0])
+    return tokens
 
 
 def refusal(folder: Path) -> str:
@@ -155,20 +169,70 @@ UNTIED: dict[str, tuple[Change, bool | None]] = {
         ),
         "rows the other way round": lambda w: set_head(w, w[EMBEDDING].flip(0)),
         "rounded": lambda w: set_head(w, w[EMBEDDING].half()),
-        "not a number": lambda w: set_head(w, w[EMBEDDING] * float("nan")),
     }.items()
     for tied in (True, False, None)
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", UNTIED)
-def test_a_head_of_its_own_is_refused(folder: Path, case: str) -> None:
+def test_a_head_of_its_own_is_served(folder: Path, case: str) -> None:
     change, tied = UNTIED[case]
     rewrite(folder, change)
     tie(folder, tied)
     theirs = BloomForCausalLM.from_pretrained(folder, dtype=torch.float32)
     assert not torch.equal(theirs.lm_head.weight, theirs.transformer.word_embeddings.weight)
-    assert "lm_head.weight differs from word_embeddings.weight" in refusal(folder)
+    expected = reference(folder)
+    assert (ours(folder) - expected).abs().max() < 1e-3
+    baked = BakedModel(folder.parent / "m.bloom")
+    assert baked.has_own_head
+    assert not baked.config.tie_word_embeddings
+    assert Checkpoint.open(folder).parameters == sum(p.numel() for p in theirs.parameters())
+
+
+def test_both_engines_write_the_same_with_a_head_of_its_own(folder: Path) -> None:
+    torch.manual_seed(1)
+    rewrite(folder, lambda w: set_head(w, torch.randn_like(w[EMBEDDING])))
+    ours(folder)
+    baked = BakedModel(folder.parent / "m.bloom")
+    native = NativeEngine(baked, threads=1)
+    theirs = ReferenceEngine(folder, baked.config, vocabulary=baked.n_vocab, device="cpu")
+    assert greedy(native) == greedy(theirs)
+
+
+def test_a_file_that_lacks_a_part_of_its_head_is_refused(folder: Path) -> None:
+    rewrite(folder, lambda w: set_head(w, w[EMBEDDING] * 2))
+    baked = folder.parent / "m.bloom"
+    bake(Checkpoint.open(folder), baked)
+    data = bytearray(baked.read_bytes())
+    header = Header.from_buffer(data)
+    header.tensors, header.header_crc = header.tensors - 1, 0
+    header.header_crc = zlib.crc32(bytes(data[: header.header_size]))
+    baked.write_bytes(data)
+    with pytest.raises(ModelError, match="the weights are not all there"):
+        BakedModel(baked)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_head_of_its_own_is_rounded_as_the_embedding_is(folder: Path, bits: int) -> None:
+    torch.manual_seed(1)
+    rewrite(folder, lambda w: set_head(w, torch.randn_like(w[EMBEDDING])))
+    expected = reference(folder)
+    assert (ours(folder, bits) - expected).abs().max() < TOLERANCE[bits] * expected.std()
+
+
+def test_a_head_that_is_the_embedding_is_kept_once(folder: Path) -> None:
+    baked = folder.parent / "m.bloom"
+    bake(Checkpoint.open(folder), baked)
+    size = baked.stat().st_size
+    rewrite(folder, lambda w: set_head(w, w[EMBEDDING]))
+    bake(Checkpoint.open(folder), baked)
+    assert baked.stat().st_size == size
+    assert not BakedModel(baked).has_own_head
+
+
+def test_a_head_that_is_not_a_number_is_refused(folder: Path) -> None:
+    rewrite(folder, lambda w: set_head(w, w[EMBEDDING] * float("nan")))
+    assert "lm_head.weight holds a value that is not finite" in refusal(folder)
 
 
 def test_an_untied_head_that_is_not_there_is_refused(folder: Path) -> None:

@@ -24,7 +24,12 @@ STRUCTS: dict[str, type[ctypes.Structure]] = {
 VALUES = {
     "BLOOM_VERSION": format.VERSION,
     "BLOOM_KINDS": len(format.KINDS),
-    "BLOOM_EMBED_F32": bake._PLAIN,
+    "BLOOM_EMBED_HIGH": bake._EMBEDDING[0],
+    "BLOOM_EMBED_NORM": bake._EMBEDDING[-1],
+    "BLOOM_EMBED_F32": bake._EMBEDDING_F32,
+    "BLOOM_HEAD_HIGH": bake._HEAD[0],
+    "BLOOM_HEAD_NORM": bake._HEAD[-1],
+    "BLOOM_HEAD_F32": bake._HEAD_F32,
     "BLOOM_F32": bake.F32,
     "BLOOM_W8": bake.W8,
     "BLOOM_W4": bake.W4,
