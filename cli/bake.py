@@ -13,6 +13,7 @@ from cli.model import ModelPath
 from cli.text import Readable, megabytes, print_json, say, visible
 from model.baked.progress import BakeProgress
 from model.errors import ModelError
+from model.text.presets import PRESETS
 
 
 @click.command()
@@ -40,6 +41,13 @@ from model.errors import ModelError
     help="A LoRA adapter's folder, as PEFT saves it, to be merged into the weights.",
 )
 @click.option("--any-base", is_flag=True, help="Take an adapter of a model of another name.")
+@click.option(
+    "--chat-template",
+    metavar="NAME|FILE",
+    default="",
+    help=f"How a chat becomes a prompt: {', '.join(PRESETS)}, or a Jinja file.  [default: the"
+    " model's own, or the preset for its name]",
+)
 @click.option("--tokenizer-only", is_flag=True, help="Write the tokenizer alone, a few MB.")
 @click.option("--json", "as_json", is_flag=True, help="Print each tensor's error as JSON.")
 def bake(
@@ -49,6 +57,7 @@ def bake(
     adapters: tuple[Path, ...],
     *,
     any_base: bool,
+    chat_template: str,
     tokenizer_only: bool,
     as_json: bool,
 ) -> None:
@@ -62,12 +71,14 @@ def bake(
       pibloom bake ~/bloom-560m -o bloom-560m.bloom
       pibloom bake bigscience/bloomz-560m --bits 4
       pibloom bake bigscience/bloom-560m --adapter ~/my-lora -o mine.bloom
+      pibloom bake ~/my-belle --chat-template belle
       pibloom bake ~/bloom-560m --tokenizer-only -o tokenizer.bloom
     """
     from model.baked import bake as baking
     from model.baked.source import model_name
     from model.checkpoint.adapter import Adapter
     from model.checkpoint.folder import Checkpoint
+    from model.text.chat import ChatSource, ChatTemplate
 
     if output.suffix != ".bloom":
         raise click.UsageError(f"the output must be called something.bloom, not {output.name}")
@@ -80,6 +91,8 @@ def bake(
         raise click.UsageError(
             "an adapter has no tokenizer, so --tokenizer-only needs no --adapter"
         )
+    if tokenizer_only and chat_template:
+        raise click.UsageError("a tokenizer alone has no use for --chat-template")
     try:
         if tokenizer_only:
             baking.bake_tokenizer_only(checkpoint, output)
@@ -89,9 +102,18 @@ def bake(
             adapter = Adapter.open(adapters[0], opened.config) if adapters else None
             if adapter and not any_base:
                 adapter.check_base(model_name(checkpoint))
+            chat = None
+            if chat_template:
+                chat = ChatSource.read(checkpoint, chat_template)
+                ChatTemplate.named(chat_template, chat.tokens, opened.tokenizer().hidden)
             with progress_bar(f"baking {output.name}") as progress:
                 errors = baking.bake(
-                    opened, output, bits=int(bits), adapter=adapter, progress=progress
+                    opened,
+                    output,
+                    bits=int(bits),
+                    adapter=adapter,
+                    chat=chat,
+                    progress=progress,
                 )
     except ModelError as error:
         raise Refused(str(error)) from None

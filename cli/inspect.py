@@ -79,7 +79,8 @@ def _checkpoint(checkpoint: "Checkpoint", *, verify: bool) -> tuple[Row, list[Ro
     tokenizer = checkpoint.tokenizer()
     if verify:
         check_weights(checkpoint)
-    ChatTemplate.of(ChatSource.read(checkpoint.folder), tokenizer.hidden)
+    chat = ChatSource.read(checkpoint.folder)
+    ChatTemplate.of(chat, tokenizer.hidden)
     facts = {
         "folder": str(checkpoint.folder),
         "architecture": "BLOOM",
@@ -96,6 +97,7 @@ def _checkpoint(checkpoint: "Checkpoint", *, verify: bool) -> tuple[Row, list[Ro
         "output_head": _head(checkpoint.has_own_head),
         "max_context": config.max_context,
         "eos_token_ids": list(config.eos_token_ids),
+        "chat_template": chat.origin,
         "notes": list(checkpoint.generation.notes),
         "license": license_of(checkpoint.folder),
         "files": {path.name: path.stat().st_size for path in checkpoint.files},
@@ -139,6 +141,7 @@ def _baked(model: BakedModel, *, verify: bool) -> tuple[Row, list[Row]]:
             "output_head": _head(model.has_own_head),
             "max_context": config.max_context,
             "eos_token_ids": list(config.eos_token_ids),
+            "chat_template": described.get("chat_origin"),
             "notes": [
                 *described.get("notes", ()),
                 *filter(None, (described.get("chat_problem"),)),

@@ -32,7 +32,7 @@ class Settings:
         256 << 20, "bytes for the keys and values of all chats; half may be kept", low=1 << 20
     )
     chat_template: str = _setting(
-        "", "how a chat becomes a prompt: transcript, instruction (BLOOMZ's way), or a Jinja file"
+        "", "how a chat becomes a prompt: a preset of `docs/models.md`, or a Jinja file"
     )
     dtype: str = _setting(
         "float32", "the reference engine's weights", among=("float32", "bfloat16")
@@ -180,7 +180,11 @@ def table() -> str:
     for item in fields(Settings):
         default = "the demo model" if item.name == "model" else item.default
         default = "none" if not default and default != 0 else default
-        default = "the model's own" if item.name == "chat_template" else default
+        default = (
+            "the model's own, or the preset for its name"
+            if item.name == "chat_template"
+            else default
+        )
         among = item.metadata.get("among")
         choices = f" ({', '.join(among)})" if among else ""
         name = PREFIX + item.name.upper()

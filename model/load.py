@@ -143,6 +143,7 @@ def _open_native(path: Path, bits: int, threads: int, kv_bytes: int) -> _Opened:
             described["chat_template"],
             dict(described.get("chat_tokens", TOKENS)),
             str(described.get("chat_problem", "")),
+            str(described.get("chat_origin", "")),
         )
         sampling = SamplingParams(**described["sampling"])
         notes = tuple(map(str, described["notes"]))

@@ -59,12 +59,14 @@ def bake(
     *,
     bits: int = 8,
     adapter: Adapter | None = None,
+    chat: ChatSource | None = None,
     progress: BakeProgress = no_progress,
 ) -> list[QuantisationError]:
     """Write a model's file, with an adapter merged into it; returns each quantised tensor's error.
 
     `bits` is 8 or 4 for the layers (the word embedding and the output head have 8 either way), or
-    32 for none at all, which serves to compare engines. `ModelError` when the output cannot be
+    32 for none at all, which serves to compare engines. `chat` replaces the chat template of the
+    checkpoint. `ModelError` when the output cannot be
     written, or a weight is not finite, or too large or too small to be kept.
     """
     if bits not in BITS:
@@ -83,7 +85,9 @@ def bake(
         errors = _write_tensors(file, entries, checkpoint, adapter, progress)
         progress("", total, total)
         file.seek(end)
-        _finish(file, header, entries, tokenizer, _metadata(checkpoint, bits, adapter, errors))
+        _finish(
+            file, header, entries, tokenizer, _metadata(checkpoint, bits, adapter, chat, errors)
+        )
     return errors
 
 
@@ -206,10 +210,14 @@ def _round_up(number: int, step: int) -> int:
 
 
 def _metadata(
-    checkpoint: Checkpoint, bits: int, adapter: Adapter | None, errors: list[QuantisationError]
+    checkpoint: Checkpoint,
+    bits: int,
+    adapter: Adapter | None,
+    chat: ChatSource | None,
+    errors: list[QuantisationError],
 ) -> dict[str, Any]:
     folder = checkpoint.folder
-    chat = ChatSource.read(folder)
+    chat = chat or ChatSource.read(folder)
     name = model_name(folder)
     return {
         "name": f"{name}+{folder_name(adapter.folder)}" if adapter else name,
@@ -220,6 +228,7 @@ def _metadata(
         "chat_template": chat.template,
         "chat_tokens": dict(chat.tokens),
         "chat_problem": chat.problem,
+        "chat_origin": chat.origin,
         "eos_token_ids": checkpoint.config.eos_token_ids,
         "sampling": asdict(checkpoint.generation.sampling),
         "notes": checkpoint.generation.notes,

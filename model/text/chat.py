@@ -1,4 +1,4 @@
-"""Turning a conversation into a prompt: the checkpoint's chat template, or one that suits BLOOM.
+"""Turning a conversation into a prompt: the checkpoint's chat template, or a preset.
 
 Templates are Jinja, as the hub ships them. They come with a download, so they run in a sandbox that
 bounds their time and memory (`model.text.sandbox`). A message is put into the template as it is; if
@@ -18,22 +18,12 @@ from jinja2 import TemplateError
 from model.errors import ModelError
 from model.files import read_object, read_text, shown
 from model.names import folder_name
+from model.text.presets import PRESETS, TRANSCRIPT, preset_of
 from model.text.sandbox import Environment
 from model.text.template_budget import SOURCE_CHARACTERS, metered
 from model.text.template_builtins import RefusedError
 from model.text.tokenizer_settings import read_settings
 
-# A base BLOOM only continues text, so a chat is written as a transcript.
-TRANSCRIPT = (
-    "{% for message in messages %}"
-    "{{ 'Assistant: ' if message.role == 'assistant' else 'User: ' }}{{ message.content }}\n"
-    "{% endfor %}Assistant:"
-)
-# A BLOOMZ was trained to follow an instruction, without any markers around it.
-INSTRUCTION = (
-    "{% for message in messages %}{{ message.content }}{{ '' if loop.last else '\n' }}{% endfor %}"
-)
-TEMPLATES = {"transcript": TRANSCRIPT, "instruction": INSTRUCTION}
 TOKENS = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
 
 _SETTINGS = "tokenizer_config.json"
@@ -63,18 +53,22 @@ class ChatSource:
     template: str | None  # None: it could not be read
     tokens: Mapping[str, str] = field(default_factory=lambda: TOKENS)  # bos_token and its like
     problem: str = ""  # why it could not be read
+    origin: str = ""  # where it is from, for people
 
     @classmethod
-    def read(cls, folder: Path) -> "ChatSource":
-        """Read a folder's template where `transformers` looks, or take the default for its name."""
+    def read(cls, folder: Path, named: str = "") -> "ChatSource":
+        """Read a folder's template where `transformers` looks, or take the preset for its name.
+
+        `named` is a preset or a file that is taken in place of both.
+        """
         tokens: Mapping[str, str] = {}
         try:
             tokens = read_settings(folder, {}).special_tokens
-            template = _read_template(folder)
+            template, origin = _named(named) if named else _read_template(folder)
             if "pad_token" in template and "pad_token" not in tokens:
                 # The padding of tokenizer.json names it too; the file is large, so it is read last.
                 tokens = read_settings(folder, _optional(folder / "tokenizer.json")).special_tokens
-            return cls(template, tokens)
+            return cls(template, tokens, origin=origin)
         except ModelError as error:
             return cls(None, tokens, str(error))
 
@@ -116,14 +110,8 @@ class ChatTemplate:
         tokens: Mapping[str, str] = TOKENS,
         hidden: Collection[str] = tuple(TOKENS.values()),
     ) -> "ChatTemplate":
-        """Take one of `TEMPLATES`, or a file."""
-        if name in TEMPLATES:
-            return cls(TEMPLATES[name], tokens, hidden)
-        try:
-            source = _read_text(Path(name).expanduser())
-        except ModelError as error:
-            known = ", ".join(TEMPLATES)
-            raise ModelError(f"{name} is not a chat template ({known}): {error}") from None
+        """Take one of `PRESETS`, or a file."""
+        source, _ = _named(name)
         try:
             return cls(source, tokens, hidden)
         except ModelError as error:
@@ -230,8 +218,20 @@ def _read_text(path: Path) -> str:
         raise ModelError(f"there is no file {path}") from None
 
 
-def _read_template(folder: Path) -> str:
-    """Read the template from its own file, or else from the tokenizer's settings."""
+def _named(name: str) -> tuple[str, str]:
+    """Return one of `PRESETS` or the text of a file, and where it is from."""
+    if name in PRESETS:
+        return PRESETS[name], f"the preset {name}"
+    path = Path(name).expanduser()
+    try:
+        return _read_text(path), path.name
+    except ModelError as error:
+        known = ", ".join(PRESETS)
+        raise ModelError(f"{name} is not a chat template ({known}): {error}") from None
+
+
+def _read_template(folder: Path) -> tuple[str, str]:
+    """Return the template of a folder, or the preset for its name, and where it is from."""
     files = {path.stem: path for path in sorted((folder / _MORE_FILES).glob("*.jinja"))}
     if (folder / _FILE).exists():
         files = {"default": folder / _FILE} | files
@@ -251,11 +251,11 @@ def _read_template(folder: Path) -> str:
             raise ModelError(f"{folder} has chat templates ({names}), but no default one")
         found = found["default"]
     if found is None:
-        suits_instructions = folder_name(folder).lower().startswith("bloomz")
-        return INSTRUCTION if suits_instructions else TRANSCRIPT
+        preset = preset_of(folder_name(folder))
+        return PRESETS[preset], f"the preset {preset}, as the model has none of its own"
     if not isinstance(found, str):
         raise ModelError(f"{folder / _SETTINGS}: chat_template is not text")
-    return found
+    return found, "the model's own"
 
 
 def _stops(talk: str, said: str, hidden: Collection[str]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from model.baked.file import BakedModel
 from model.checkpoint.folder import Checkpoint
 from model.names import default_model
+from model.text.presets import PRESETS
 
 ROOT = Path(__file__).parents[2]
 MODULE = "h.0.self_attention.query_key_value"
@@ -81,3 +82,33 @@ def test_what_has_no_meaning_is_wrong_usage(
     assert done.returncode == 2
     assert said in done.stderr
     assert not output.exists()
+
+
+def test_a_chat_template_can_be_baked_in(tmp_path: Path) -> None:
+    path = tmp_path / "model.bloom"
+    done = pibloom("bake", default_model(), "--chat-template", "belle", "-o", path)
+    assert done.returncode == 0, done.stderr
+    assert BakedModel(path).metadata["chat_template"] == PRESETS["belle"]
+    shown = json.loads(pibloom("inspect", path, "--json").stdout)
+    assert shown["chat_template"] == "the preset belle"
+    of_folder = json.loads(pibloom("inspect", default_model(), "--json").stdout)
+    assert of_folder["chat_template"] == "the model's own"
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("nonsense", "nonsense is not a chat template (transcript, instruction, belle, "),
+        ("broken.jinja", "broken.jinja: the chat template cannot be used"),
+    ],
+)
+def test_a_chat_template_that_cannot_be_used_is_not_baked_in(
+    tmp_path: Path, template: str, said: str
+) -> None:
+    (tmp_path / "broken.jinja").write_text("{{ 1 / 0 }}")
+    named = tmp_path / template if template.endswith(".jinja") else template
+    done = pibloom("bake", default_model(), "--chat-template", named, "-o", tmp_path / "m.bloom")
+    assert done.returncode == 3
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.glob("m.bloom*"))

@@ -1,6 +1,8 @@
 # ruff: noqa: E501 (templates are kept as their makers wrote them)
 """Chat templates as fine-tunes carry them, in the shapes that the hub's models have."""
 
+from model.text.presets import PRESETS
+
 SYSTEM_FIRST = (
     "{% if messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] %}"
     "{% set turns = messages[1:] %}{% else %}{% set system = none %}{% set turns = messages %}"
@@ -12,7 +14,7 @@ CHATML_TURNS = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
-TEMPLATES = {
+TEMPLATES = {f"preset {name}": source for name, source in PRESETS.items()} | {
     "chatml": CHATML_TURNS,
     "chatml with bos": "{{ bos_token }}" + CHATML_TURNS,
     "chatml with a default system": (

@@ -224,6 +224,7 @@ def test_a_template_that_cannot_be_read_is_kept_for_the_setting_to_override(
 NO_TURNS = {
     *("tools and documents", "every token", "filters", "methods", "namespace", "comments"),
     *("recursive loop", "loop variables", "white space", "tojson", "tojson with settings"),
+    "preset instruction",
 }
 MARKERS = re.compile(r"<\|[^|]*\|>|</?s>|<(?:start|end)_of_turn>|\[/?INST\]")
 
