@@ -32,11 +32,12 @@ class _Work(ctypes.Structure):
         ("start", ctypes.c_uint32),
         ("pages", ctypes.c_void_p),
         ("slot", ctypes.c_int32),
+        ("places", ctypes.c_uint32),
     )
 
 
 class NativeLogits:
-    """The logits after one sequence's last token, which the engine keeps until its next step."""
+    """The logits after one token, which the engine keeps until its next step."""
 
     def __init__(self, engine: "NativeEngine", slot: int) -> None:
         self._engine, self._slot = engine, slot
@@ -60,6 +61,13 @@ class NativeLogits:
         wanted, logits = array("I", ids), (ctypes.c_float * len(ids))()
         _c().bloom_at(self._engine.handle, self._slot, _pointer(wanted), len(wanted), logits)
         return list(logits)
+
+    def all(self) -> "array[float]":
+        """Return the logits of every id that the tokenizer knows."""
+        logits = array("f", bytes(4 * self._engine.vocabulary))
+        if _c().bloom_logits(self._engine.handle, self._slot, _pointer(logits)):
+            raise RuntimeError("these logits are of a former step")
+        return logits
 
     def logsumexp(self, temperature: float, without: Collection[int]) -> float:
         """Return log Σ exp(logit / temperature) over all ids but those in `without`."""
@@ -96,6 +104,7 @@ class NativeEngine:
         `ModelError` when the model cannot be run here, or there is no memory for it.
         """
         self.config = model.config
+        self.vocabulary = model.n_vocab  # ids that the tokenizer knows
         self._model = model
         self._closing = threading.Lock()  # `progress` is read by other threads
         error = ctypes.create_string_buffer(256)
@@ -190,12 +199,26 @@ class NativeEngine:
         self._run(works)
         return [NativeLogits(self, slot) if slot >= 0 else None for _, _, slot in works]
 
-    def _run(self, works: list[tuple[PagedSequence, "array[int]", int]]) -> None:
+    def forward_places(
+        self, sequence: PagedSequence, tokens: Sequence[int], places: int
+    ) -> list[NativeLogits]:
+        """Append tokens to one sequence; return the logits after each of the last `places`.
+
+        There are at most `MAX_TOKENS` tokens, and 1 to `SLOTS` places of them. Raises what
+        `forward` does.
+        """
+        if not 0 < places <= min(SLOTS, len(tokens)):
+            raise ValueError(f"logits of {places} places of {len(tokens)} tokens are not kept")
+        self.pool.reserve(sequence, sequence.length + len(tokens))
+        self._run([(sequence, array("I", tokens), 0)], places)
+        return [NativeLogits(self, slot) for slot in range(places)]
+
+    def _run(self, works: list[tuple[PagedSequence, "array[int]", int]], places: int = 1) -> None:
         table = (_Work * len(works))()
         for entry, (sequence, tokens, slot) in zip(table, works, strict=True):
             self.pool.grow(sequence, sequence.length + len(tokens))
             entry.tokens, entry.count = tokens.buffer_info()
-            entry.start, entry.slot = sequence.length, slot
+            entry.start, entry.slot, entry.places = sequence.length, slot, places
             entry.pages = ctypes.addressof(sequence.pointers)
         if _c().bloom_forward(self.handle, table, len(works)):
             raise ValueError(
@@ -217,6 +240,13 @@ class NativeEngine:
             self.close()
 
 
+def divergence(p: "array[float]", q: "array[float]") -> float:
+    """Return the Kullback-Leibler divergence of softmax(q) from softmax(p), in nats."""
+    if len(p) != len(q):
+        raise ValueError(f"{len(p)} logits cannot be compared with {len(q)}")
+    return float(_c().bloom_divergence(_pointer(p), _pointer(q), len(p)))
+
+
 def default_threads() -> int:
     """Return how many cores this process may use, by its affinity and its container's quota."""
     cores = len(os.sched_getaffinity(0))
@@ -229,7 +259,7 @@ def default_threads() -> int:
     return min(cores, MAX_THREADS)
 
 
-def _pointer(values: "array[int]") -> ctypes.c_void_p:
+def _pointer(values: "array[int] | array[float]") -> ctypes.c_void_p:
     return ctypes.c_void_p(values.buffer_info()[0])
 
 
@@ -262,6 +292,10 @@ def _c() -> ctypes.CDLL:
     c.bloom_at.restype = None
     c.bloom_logsumexp.argtypes = (pointer, ctypes.c_int32, ctypes.c_double, pointer, u32)
     c.bloom_logsumexp.restype = ctypes.c_double
+    c.bloom_logits.argtypes = (pointer, ctypes.c_int32, pointer)
+    c.bloom_logits.restype = ctypes.c_int
+    c.bloom_divergence.argtypes = (pointer, pointer, ctypes.c_uint64)
+    c.bloom_divergence.restype = ctypes.c_double
     c.bloom_rescored.argtypes = (pointer,)
     c.bloom_rescored.restype = ctypes.c_uint64
     check_struct("bloom_work", _Work)

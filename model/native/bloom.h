@@ -72,7 +72,8 @@ struct bloom_work {
     uint32_t count;  /* tokens to append */
     uint32_t start;  /* tokens that the pages hold already */
     uint8_t **pages; /* page i holds tokens 16 i to 16 i + 15; there are enough for start + count */
-    int32_t slot;    /* where the logits after the last token are kept, or -1 */
+    int32_t slot;    /* the first of the slots that keep logits, or -1 */
+    uint32_t places; /* how many of the last tokens have their logits kept, in slots that follow each other */
 };
 
 _Static_assert(sizeof(struct bloom_tensor) == 40, "the file format, and model/baked/format.py");
@@ -131,8 +132,8 @@ BLOOM_API uint64_t bloom_engine_page_size(const struct bloom_engine *engine);
 /* A number that changes while a step makes progress; may be read by any thread. */
 BLOOM_API uint64_t bloom_progress(const struct bloom_engine *engine);
 
-/* Run one step. Works with a slot use slots 0, 1, ... in order; their logits are valid until the next step.
- * Returns 0, or -1 for an argument out of range. */
+/* Run one step. Works with a slot use slots 0, 1, ... in order, one for each place; their logits are valid until the
+ * next step. Returns 0, or -1 for an argument out of range. */
 BLOOM_API int bloom_forward(struct bloom_engine *engine, const struct bloom_work *works, uint32_t count);
 
 /* The `count` largest logits of a slot but those of the excluded ids, largest first, equal ones by lowest id;
@@ -141,9 +142,13 @@ BLOOM_API int64_t bloom_top(struct bloom_engine *engine, int32_t slot, uint32_t 
                             uint32_t excluded_count, uint32_t *ids, float *logits);
 /* The logits of some ids; -inf for ids that are not in the vocabulary. */
 BLOOM_API void bloom_at(struct bloom_engine *engine, int32_t slot, const uint32_t *ids, uint32_t count, float *logits);
+/* The logits [n_vocab] of all ids; -1 for an argument out of range. */
+BLOOM_API int bloom_logits(struct bloom_engine *engine, int32_t slot, float *logits);
 /* log of the sum of exp(logit / temperature) over all ids but the excluded ones. */
 BLOOM_API double bloom_logsumexp(struct bloom_engine *engine, int32_t slot, double temperature,
                                  const uint32_t *excluded, uint32_t excluded_count);
+/* The Kullback-Leibler divergence of softmax(q) from softmax(p), of `count` logits each, in nats. */
+BLOOM_API double bloom_divergence(const float *p, const float *q, uint64_t count);
 /* Rows of the word embedding whose lower plane was read since the last step. */
 BLOOM_API uint64_t bloom_rescored(const struct bloom_engine *engine);
 

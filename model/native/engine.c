@@ -169,7 +169,7 @@ static void embed_chunk(void *context, size_t index, size_t thread) {
 static int check_works(struct bloom_engine *engine, const struct bloom_work *works, uint32_t count) {
     const struct bloom_header *h = engine->header;
     size_t tokens = 0;
-    int32_t slots = 0;
+    size_t slots = 0;
     if (count < 1 || count > engine->max_tokens) return -1;
     for (uint32_t i = 0; i < count; i++) {
         const struct bloom_work *work = &works[i];
@@ -179,7 +179,11 @@ static int check_works(struct bloom_engine *engine, const struct bloom_work *wor
         engine->first_row[i] = tokens;
         tokens += work->count;
         if (tokens > engine->max_tokens) return -1;
-        if (work->slot >= 0 && (work->slot != slots++ || (size_t)slots > engine->head.slots)) return -1;
+        if (work->slot >= 0) {
+            if (work->places < 1 || work->places > work->count || (size_t)work->slot != slots) return -1;
+            slots += work->places;
+            if (slots > engine->head.slots) return -1;
+        }
         for (uint32_t t = 0; t < work->count; t++)
             if (work->tokens[t] >= h->vocab_rows) return -1;
     }
@@ -206,9 +210,10 @@ int bloom_forward(struct bloom_engine *engine, const struct bloom_work *works, u
     size_t slots = 0;
     for (uint32_t i = 0; i < count; i++) {
         if (works[i].slot < 0) continue;
-        size_t last = engine->first_row[i] + works[i].count - 1;
-        layer_norm(engine, 0, BLOOM_LNF_WEIGHT, row_of(x, last),
-                   engine->head.hidden + slots++ * engine->head.hidden_stride);
+        size_t end = engine->first_row[i] + works[i].count;
+        for (size_t row = end - works[i].places; row < end; row++)
+            layer_norm(engine, 0, BLOOM_LNF_WEIGHT, row_of(x, row),
+                       engine->head.hidden + slots++ * engine->head.hidden_stride);
     }
     if (slots) head_run(&engine->head, slots);
     return 0;
@@ -221,6 +226,10 @@ int64_t bloom_top(struct bloom_engine *engine, int32_t slot, uint32_t count, con
 
 void bloom_at(struct bloom_engine *engine, int32_t slot, const uint32_t *ids, uint32_t count, float *logits) {
     head_at(&engine->head, slot, ids, count, logits);
+}
+
+int bloom_logits(struct bloom_engine *engine, int32_t slot, float *logits) {
+    return head_all(&engine->head, slot, logits);
 }
 
 double bloom_logsumexp(struct bloom_engine *engine, int32_t slot, double temperature, const uint32_t *excluded,

@@ -290,6 +290,14 @@ void head_at(struct head *head, int32_t index, const uint32_t *ids, uint32_t cou
         logits[i] = valid && ids[i] < head->file->header->n_vocab ? make_exact(&slot, ids[i]) : -INFINITY;
 }
 
+int head_all(struct head *head, int32_t index, float *logits) {
+    if (!is_valid(head, index)) return -1;
+    struct slot slot = slot_of(head, (size_t)index);
+    if (!head->f32) run_scan(&slot, 0, 1);
+    memcpy(logits, slot.logits, head->file->header->n_vocab * sizeof *logits);
+    return 0;
+}
+
 struct sum {
     struct slot *slot;
     float largest, factor;

@@ -14,7 +14,7 @@ struct candidate {
     uint32_t id;
 };
 
-/* A slot keeps the logits of one sequence's last token. Bitmaps and maxima have one entry for a block of 64 ids. */
+/* A slot keeps the logits of one token. Bitmaps and maxima have one entry for a block of 64 ids. */
 struct head {
     const struct bloom_file *file;
     const struct kernels *kernels;
@@ -46,10 +46,11 @@ void head_open(struct head *head, const struct bloom_file *file, const struct ke
 /* Compute the logits of the first `slots` slots from `hidden`. */
 void head_run(struct head *head, size_t slots);
 
-/* As bloom_top, bloom_at, bloom_logsumexp and bloom_rescored in bloom.h; `index` is the number of a slot. */
+/* As bloom_top, bloom_at, bloom_logits, bloom_logsumexp and bloom_rescored in bloom.h; `index` is the number of a slot. */
 int64_t head_top(struct head *head, int32_t index, uint32_t count, const uint32_t *excluded, uint32_t excluded_count,
                  uint32_t *ids, float *logits);
 void head_at(struct head *head, int32_t index, const uint32_t *ids, uint32_t count, float *logits);
+int head_all(struct head *head, int32_t index, float *logits);
 double head_logsumexp(struct head *head, int32_t index, double temperature, const uint32_t *excluded,
                       uint32_t excluded_count);
 uint64_t head_rescored(const struct head *head);

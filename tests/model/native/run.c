@@ -50,8 +50,8 @@ static int run(const char *path, const char *isa, uint32_t threads, uint32_t *to
     if (!engine) return fprintf(stderr, "%s\n", error), 1;
     uint32_t n_vocab = bloom_file_header(file)->n_vocab, half = count / 2;
     uint8_t **pages = open_pages(engine, count + 8), **others = open_pages(engine, count + 8);
-    struct bloom_work first = {tokens, half, 0, pages, -1};
-    struct bloom_work both[2] = {{tokens + half, count - half, half, pages, 0}, {tokens, count, 0, others, 1}};
+    struct bloom_work first = {tokens, half, 0, pages, -1, 0};
+    struct bloom_work both[2] = {{tokens + half, count - half, half, pages, 0, 1}, {tokens, count, 0, others, 1, 1}};
     if (bloom_forward(engine, &first, 1) || bloom_forward(engine, both, 2)) return fprintf(stderr, "refused\n"), 1;
     uint32_t ids[5], skip = 2;
     float logits[5];
@@ -62,8 +62,8 @@ static int run(const char *path, const char *isa, uint32_t threads, uint32_t *to
     uint64_t chunked = fingerprint(engine, 0, n_vocab), whole = fingerprint(engine, 1, n_vocab);
     printf("logits %016" PRIx64 " %s\n", chunked, chunked == whole ? "chunked as whole" : "DIFFER");
     for (int step = 0; step < 3; step++) { /* one token at a time, of two sequences */
-        struct bloom_work next[2] = {{ids, 1, count + (uint32_t)step, pages, 0},
-                                     {ids + 1, 1, count + (uint32_t)step, others, 1}};
+        struct bloom_work next[2] = {{ids, 1, count + (uint32_t)step, pages, 0, 1},
+                                     {ids + 1, 1, count + (uint32_t)step, others, 1, 1}};
         if (bloom_forward(engine, next, 2)) return 1;
         bloom_top(engine, 0, 1, NULL, 0, ids, logits);
         printf("next %u:%a\n", ids[0], logits[0]);
@@ -128,7 +128,7 @@ static void use_engine(const struct bloom_file *file, int step) {
         uint32_t tokens[6], ids[4], skip = draw(300);
         float logits[4];
         for (int i = 0; i < 6; i++) tokens[i] = draw(step % 8 ? bloom_file_header(file)->vocab_rows : 1 << 24);
-        struct bloom_work work = {tokens, 1 + draw(6), 0, pages, 0};
+        struct bloom_work work = {tokens, 1 + draw(6), 0, pages, 0, 1};
         if (!bloom_forward(engine, &work, 1)) {
             bloom_top(engine, 0, 1 + draw(4), &skip, 1, ids, logits);
             bloom_logsumexp(engine, 0, 1, &skip, 1);

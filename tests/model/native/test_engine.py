@@ -3,6 +3,7 @@
 import math
 import random
 import shutil
+from array import array
 from collections.abc import Iterator, Sequence
 from itertools import islice, pairwise
 from pathlib import Path
@@ -15,7 +16,7 @@ from model.baked.file import BakedModel
 from model.checkpoint.folder import Checkpoint
 from model.demo import corpus
 from model.engine.contract import OutOfMemory, Work
-from model.engine.native import MAX_TOKENS, NativeEngine
+from model.engine.native import MAX_TOKENS, SLOTS, NativeEngine, divergence
 from model.engine.reference import ReferenceEngine
 from model.errors import ModelError
 from tests.model.native.conftest import Bake
@@ -168,6 +169,52 @@ def test_top_at_and_logsumexp_agree(checkpoint: Path, baked: Bake) -> None:
         assert math.isclose(logits.logsumexp(temperature, without), expected, rel_tol=1e-5)
     assert logits.at([engine.config.vocab_size, 2**31]) == [-math.inf, -math.inf]
     assert len(logits.top(10**6)) == engine._model.n_vocab
+
+
+@pytest.mark.parametrize("bits", [32, 8, 4])
+def test_logits_of_many_places_are_those_of_each_prefix(
+    checkpoint: Path, baked: Bake, bits: int
+) -> None:
+    engine = open_engine(baked(checkpoint, bits))
+    tokens = some_tokens(40)
+    for start, places in ((0, 40), (0, 1), (13, 9), (20, 20)):
+        sequence = engine.new_sequence()
+        if start:
+            engine.forward([Work(sequence, tokens[:start], False)])
+        found = [each.all() for each in engine.forward_places(sequence, tokens[start:], places)]
+        ends = range(len(tokens) - places + 1, len(tokens) + 1)
+        for logits, end in list(zip(found, ends, strict=True))[:: max(1, places // 4)]:
+            assert logits.tolist() == logits_of(engine, tokens[:end])[: engine.vocabulary]
+        engine.release(sequence)
+
+
+def test_places_out_of_range_are_refused(demo: Path, baked: Bake) -> None:
+    engine = open_engine(baked(demo, 8))
+    sequence = engine.new_sequence()
+    for count, places in ((3, 0), (3, 4), (3, -1), (MAX_TOKENS, SLOTS + 1)):
+        with pytest.raises(ValueError, match="places"):
+            engine.forward_places(sequence, some_tokens(count), places)
+    with pytest.raises(ValueError, match="context"):
+        engine.forward_places(sequence, some_tokens(MAX_TOKENS + 1), 1)
+    assert sequence.length == 0
+    (kept,) = engine.forward_places(sequence, [5], 1)
+    engine.forward([Work(sequence, [5], False)])
+    with pytest.raises(RuntimeError, match="former"):
+        kept.all()
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e-6, 1.0, 50.0, 1e4])
+def test_divergence_is_torchs(spread: float) -> None:
+    torch.manual_seed(0)
+    p = torch.randn(5000) * 3
+    q = p + torch.randn(5000) * spread
+    expected = torch.nn.functional.kl_div(
+        q.double().log_softmax(0), p.double().log_softmax(0), reduction="sum", log_target=True
+    ).item()
+    ours = divergence(array("f", p.tolist()), array("f", q.tolist()))
+    assert math.isclose(ours, expected, rel_tol=1e-9, abs_tol=1e-13)
+    with pytest.raises(ValueError, match="compared"):
+        divergence(array("f", [1.0]), array("f", [1.0, 2.0]))
 
 
 def test_tokens_out_of_the_vocabulary_are_refused(demo: Path, baked: Bake) -> None:
