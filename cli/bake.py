@@ -1,9 +1,11 @@
 """`pibloom bake`: a checkpoint folder becomes one file, `model.bloom`."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -40,6 +42,12 @@ from model.text.presets import PRESETS
     multiple=True,
     help="A LoRA adapter's folder, as PEFT saves it, to be merged into the weights.",
 )
+@click.option(
+    "--baked-by",
+    envvar="PIBLOOM_BAKED_BY",
+    metavar="NAME",
+    help="Who bakes it, for the file's card; PIBLOOM_BAKED_BY. Nobody is named without it.",
+)
 @click.option("--any-base", is_flag=True, help="Take an adapter of a model of another name.")
 @click.option(
     "--chat-template",
@@ -56,6 +64,7 @@ def bake(
     bits: str,
     adapters: tuple[Path, ...],
     *,
+    baked_by: str | None,
     any_base: bool,
     chat_template: str,
     tokenizer_only: bool,
@@ -64,7 +73,8 @@ def bake(
     """Quantise the checkpoint folder CHECKPOINT into one file that is served in place.
 
     CHECKPOINT may be a name on the hub, which is pulled. With --tokenizer-only, it may be a baked
-    file, too.
+    file, too. The same input gives the same bytes, so the file names no date, unless
+    SOURCE_DATE_EPOCH gives one.
 
     \b
     Examples:
@@ -93,9 +103,10 @@ def bake(
         )
     if tokenizer_only and chat_template:
         raise click.UsageError("a tokenizer alone has no use for --chat-template")
+    signature = baking.Signature(baked_by, _date())
     try:
         if tokenizer_only:
-            baking.bake_tokenizer_only(checkpoint, output)
+            baking.bake_tokenizer_only(checkpoint, output, signature)
             errors = []
         else:
             opened = Checkpoint.open(checkpoint)
@@ -113,6 +124,7 @@ def bake(
                     bits=int(bits),
                     adapter=adapter,
                     chat=chat,
+                    signature=signature,
                     progress=progress,
                 )
     except ModelError as error:
@@ -128,6 +140,19 @@ def bake(
             f"rounding cost {typical:.2%} of a tensor (the median of {len(errors)}),"
             f" {worst.relative:.2%} at most ({visible(worst.name)})"
         )
+
+
+def _date() -> str | None:
+    """Return the date that SOURCE_DATE_EPOCH gives, in seconds since 1970."""
+    text = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if not text:
+        return None
+    try:
+        return datetime.fromtimestamp(int(text), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):
+        raise click.UsageError(
+            "SOURCE_DATE_EPOCH must be a whole number of seconds since 1970"
+        ) from None
 
 
 @contextmanager

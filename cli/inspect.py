@@ -8,8 +8,9 @@ import click
 from cli.main import Refused
 from cli.model import ModelPath
 from cli.text import print_json, visible
+from model.baked.card import AdapterCard, CalibrationCard, CutCard, ModelCard
 from model.baked.file import BakedModel, is_baked
-from model.checkpoint.card import license_of
+from model.baked.source import card_of
 from model.errors import ModelError
 from model.names import default_model
 from model.text.chat import ChatSource, ChatTemplate
@@ -44,26 +45,29 @@ def inspect(path: Path, *, as_json: bool, tensors: bool, verify: bool) -> None:
 
     try:
         if is_baked(path):
-            facts, rows = _baked(BakedModel(path), verify=verify)
+            place, (card, facts, rows) = "file", _baked(BakedModel(path), verify=verify)
         else:
-            facts, rows = _checkpoint(Checkpoint.open(path), verify=verify)
+            place, (card, facts, rows) = "folder", _checkpoint(Checkpoint.open(path), verify=verify)
     except ModelError as error:
         raise Refused(str(error)) from None
     if as_json:
-        print_json(facts | {"tensors": rows}, indent=2)
+        described = {place: str(path)} | card.as_description() | facts
+        print_json(described | {"tensors": rows}, indent=2)
         return
     from rich.console import Console
     from rich.table import Table
 
     console = Console(markup=False, emoji=False)  # names are another's, and stand as they are
     table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_row(place, visible(str(path)))
+    for title, text in _card(card):
+        table.add_row(title, visible(text))
     for name, value in facts.items():
         if isinstance(value, dict):
             for file, size in value.items():
                 table.add_row("", visible(f"{file}  {size:,} bytes"))
         else:
-            absent = "none" if name == "adapter" else "not stated"
-            table.add_row(name.replace("_", " "), _fact(value, absent))
+            table.add_row(name.replace("_", " "), _fact(value))
     console.print(table)
     if tensors and rows:
         listing = Table(*(name.replace("_", " ") for name in rows[0]), box=None, pad_edge=False)
@@ -72,8 +76,8 @@ def inspect(path: Path, *, as_json: bool, tensors: bool, verify: bool) -> None:
         console.print(listing)
 
 
-def _checkpoint(checkpoint: "Checkpoint", *, verify: bool) -> tuple[Row, list[Row]]:
-    from model.baked.bake import check_weights
+def _checkpoint(checkpoint: "Checkpoint", *, verify: bool) -> tuple[ModelCard, Row, list[Row]]:
+    from model.baked.bake import check_weights, checkpoint_card
 
     config = checkpoint.config
     tokenizer = checkpoint.tokenizer()
@@ -82,7 +86,6 @@ def _checkpoint(checkpoint: "Checkpoint", *, verify: bool) -> tuple[Row, list[Ro
     chat = ChatSource.read(checkpoint.folder)
     ChatTemplate.of(chat, tokenizer.hidden)
     facts = {
-        "folder": str(checkpoint.folder),
         "architecture": "BLOOM",
         "state": "whole, every weight" if verify else "its headers are whole" + _VERIFY,
         "parameters": checkpoint.parameters,
@@ -99,7 +102,6 @@ def _checkpoint(checkpoint: "Checkpoint", *, verify: bool) -> tuple[Row, list[Ro
         "eos_token_ids": list(config.eos_token_ids),
         "chat_template": chat.origin,
         "notes": list(checkpoint.generation.notes),
-        "license": license_of(checkpoint.folder),
         "files": {path.name: path.stat().st_size for path in checkpoint.files},
     }
     rows = [
@@ -112,17 +114,15 @@ def _checkpoint(checkpoint: "Checkpoint", *, verify: bool) -> tuple[Row, list[Ro
         }
         for t in checkpoint.tensors
     ]
-    return facts, rows
+    return checkpoint_card(checkpoint), facts, rows
 
 
-def _baked(model: BakedModel, *, verify: bool) -> tuple[Row, list[Row]]:
+def _baked(model: BakedModel, *, verify: bool) -> tuple[ModelCard, Row, list[Row]]:
     described = model.metadata
     tokenizer = model.tokenizer()
     if verify:
         model.verify()
     facts: Row = {
-        "file": str(model.path),
-        "name": described.get("name"),
         "architecture": "BLOOM" if model.bits else "the tokenizer of a BLOOM",
         "state": "whole, every byte" if verify else "its header is whole" + _VERIFY,
         "bytes": model.size_bytes,
@@ -131,7 +131,6 @@ def _baked(model: BakedModel, *, verify: bool) -> tuple[Row, list[Row]]:
         config = model.config
         facts |= {
             "parameters": described.get("parameters"),
-            "adapter": described.get("adapter"),
             "bits": model.bits,
             "layers": config.layers,
             "hidden_size": config.hidden_size,
@@ -150,7 +149,6 @@ def _baked(model: BakedModel, *, verify: bool) -> tuple[Row, list[Row]]:
     facts |= {
         "tokenizer_entries": tokenizer.size,
         "tokenizer_bytes": model.tokenizer_section[1],
-        "license": described.get("license"),
     }
     errors = {
         error["name"]: error for error in described.get("errors", ()) if isinstance(error, dict)
@@ -169,20 +167,56 @@ def _baked(model: BakedModel, *, verify: bool) -> tuple[Row, list[Row]]:
                 "largest_error": error.get("largest"),
             }
         )
-    return facts, rows
+    return card_of(model), facts, rows
 
 
 def _head(is_own: bool) -> str:
     return "a matrix of its own" if is_own else "the word embedding"
 
 
-def _fact(value: object, absent: str) -> str:
-    """Return a fact as text for people: `absent` for None."""
+def _card(card: ModelCard) -> list[tuple[str, str]]:
+    """Return a model's card as titles and texts; what was not done to it is left out."""
+    facts = {
+        "name": card.name,
+        "revision": card.revision,
+        "license": card.license or "not stated",
+        "source": card.source,
+        "adapter": card.adapter and _adapter(card.adapter),
+        "calibration": card.calibration and _calibration(card.calibration),
+        "vocabulary": card.cut and _cut(card.cut),
+        "baked with": card.baked_with and f"piBLOOM {card.baked_with}",
+        "baked by": card.baked_by,
+        "baked on": card.baked_on,
+    }
+    return [(title, text) for title, text in facts.items() if text]
+
+
+def _adapter(adapter: AdapterCard) -> str:
+    rank = f", rank {adapter.rank}" if adapter.rank else ""
+    base = f", trained on {adapter.base}" if adapter.base else ""
+    return f"{adapter.name}{rank}{base}"
+
+
+def _calibration(calibration: CalibrationCard) -> str:
+    source = f" of {calibration.source}" if calibration.source else ""
+    gain = ""
+    if calibration.error_before is not None and calibration.error_after is not None:
+        gain = f"; error {calibration.error_before:.2%} before, {calibration.error_after:.2%} after"
+    return f"{calibration.tokens:,} tokens{source}{gain}"
+
+
+def _cut(cut: CutCard) -> str:
+    kept = f": {', '.join(cut.kept)}" if cut.kept else ""
+    return f"cut to {cut.entries_after:,} of {cut.entries_before:,} entries{kept}"
+
+
+def _fact(value: object) -> str:
+    """Return a fact as text for people."""
     match value:
         case list():
             return visible(", ".join(map(str, value)) or "none")
         case None:
-            return absent
+            return "not stated"
         case _:
             return _text(value)
 

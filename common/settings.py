@@ -13,6 +13,8 @@ UI_NAMES = frozenset(
         "PIBLOOM_API_KEY",
     }
 )
+# What only commands read: services ignore it.
+COMMAND_NAMES = frozenset({"PIBLOOM_BAKED_BY"})
 FUNCTION_NAMES = frozenset(
     {
         "PIBLOOM_MODEL",

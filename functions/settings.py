@@ -7,7 +7,15 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from common.settings import PREFIX, UI_NAMES, Secret, SettingsError, is_quoted, is_setting
+from common.settings import (
+    COMMAND_NAMES,
+    PREFIX,
+    UI_NAMES,
+    Secret,
+    SettingsError,
+    is_quoted,
+    is_setting,
+)
 from model.limits import DEFAULT_LIMITS, Limits
 from model.names import ENGINES, default_model
 
@@ -72,7 +80,7 @@ class Settings:
         by_name = {PREFIX + item.name.upper(): item for item in fields(cls)}
         found = {}
         for name, text in environment.items():
-            if not is_setting(name, text) or name in UI_NAMES:
+            if not is_setting(name, text) or name in UI_NAMES | COMMAND_NAMES:
                 continue
             if name not in by_name:
                 known = ", ".join(sorted({*by_name, *UI_NAMES}))

@@ -2,13 +2,13 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from model.baked.card import ModelCard
 from model.baked.file import BakedModel, is_baked
-from model.baked.source import model_name
-from model.checkpoint.card import license_of
+from model.baked.source import card_of
 from model.config import BloomConfig
 from model.engine.contract import Engine
 from model.errors import ModelError
@@ -23,11 +23,10 @@ from model.text.tokenizer import Tokenizer
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class ModelInfo:
-    """Facts about the model, for people."""
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo(ModelCard):
+    """Facts about the model, for people: its card, and how it runs."""
 
-    name: str
     architecture: str
     engine: str
     dtype: str
@@ -38,7 +37,6 @@ class ModelInfo:
     layers: int
     hidden: int
     heads: int
-    license: str | None
 
 
 @dataclass(frozen=True)
@@ -66,8 +64,7 @@ class _Opened:
     chat: ChatSource
     sampling: SamplingParams
     notes: tuple[str, ...]  # which of its defaults are not used as written
-    name: str
-    license: str | None
+    card: ModelCard
     parameters: int
     size_bytes: int
 
@@ -108,8 +105,9 @@ def load(
     except BaseException:
         scheduler.close()
         raise
+    origin = "the setting PIBLOOM_CHAT_TEMPLATE" if chat_template else opened.chat.origin
     info = ModelInfo(
-        name=opened.name,
+        **vars(replace(opened.card, chat_origin=origin or None)),
         architecture="BLOOM",
         engine=runs.name,
         dtype=runs.dtype,
@@ -120,7 +118,6 @@ def load(
         layers=config.layers,
         hidden=config.hidden_size,
         heads=config.heads,
-        license=opened.license,
     )
     return LoadedModel(config, opened.tokenizer, chat, scheduler, info, opened.sampling)
 
@@ -147,7 +144,7 @@ def _open_native(path: Path, bits: int, threads: int, kv_bytes: int) -> _Opened:
         )
         sampling = SamplingParams(**described["sampling"])
         notes = tuple(map(str, described["notes"]))
-        name, parameters = str(described["name"]), int(described["parameters"])
+        parameters = int(described["parameters"])
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path} cannot be used: its description is damaged ({error})") from None
     return _Opened(
@@ -156,14 +153,14 @@ def _open_native(path: Path, bits: int, threads: int, kv_bytes: int) -> _Opened:
         chat,
         sampling,
         notes,
-        name,
-        described.get("license"),
+        card_of(baked),
         parameters,
         baked.size_bytes,
     )
 
 
 def _open_reference(folder: Path, dtype: str, device: str) -> _Opened:
+    from model.baked.bake import checkpoint_card
     from model.checkpoint.folder import Checkpoint
 
     if is_baked(folder):
@@ -186,8 +183,7 @@ def _open_reference(folder: Path, dtype: str, device: str) -> _Opened:
         chat,
         generation.sampling,
         generation.notes,
-        model_name(folder),
-        license_of(folder),
+        checkpoint_card(checkpoint),
         checkpoint.parameters,
         checkpoint.size_bytes,
     )

@@ -136,7 +136,16 @@ def _add_facts(model: ServedModel) -> None:
             ("Width", f"{model.hidden:,}, in {model.heads} heads"),
             ("Engine", f"{model.engine}, {model.dtype}"),
             ("Licence of the weights", model.license or "not stated"),
+            ("Revision", model.revision),
+            ("Made of", model.source),
+            ("Adapter", model.adapter),
+            ("Calibrated on", model.calibration),
+            ("Vocabulary", model.vocabulary),
+            ("Chat template", model.chat_origin),
+            ("Baked", model.baked),
         ):
+            if not value:
+                continue  # most models have no adapter, no cut and the like
             with ui.element("div"):
                 Text(name, "dt")
                 Text(value, "dd")

@@ -5,7 +5,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from common.settings import FUNCTION_NAMES, UI_NAMES, Secret, SettingsError, is_quoted, is_setting
+from common.settings import (
+    COMMAND_NAMES,
+    FUNCTION_NAMES,
+    UI_NAMES,
+    Secret,
+    SettingsError,
+    is_quoted,
+    is_setting,
+)
 
 GENERATE_URL = "http://127.0.0.1:8081"
 TOKENIZE_URL = "http://127.0.0.1:8082"
@@ -34,7 +42,7 @@ class Settings:
         """Read `environ`; raises `SettingsError` for an unknown PIBLOOM_* name or a bad value."""
         for name, text in sorted(environ.items()):
             if is_setting(name, text):
-                if name not in UI_NAMES | FUNCTION_NAMES:
+                if name not in UI_NAMES | FUNCTION_NAMES | COMMAND_NAMES:
                     raise SettingsError(f"{name} is not a setting of piBLOOM.")
                 if name in UI_NAMES and is_quoted(text):
                     raise SettingsError(

@@ -33,7 +33,8 @@ from functions.tokenize.schemas import (
     Tokens,
     Vocabulary,
 )
-from model.baked.source import model_name, open_tokenizer
+from model.baked.card import ModelCard
+from model.baked.source import model_card, open_tokenizer
 from model.text.tokenizer import Tokenizer
 
 PIECES = 8192  # tokens whose texts are remembered while one request is answered
@@ -47,14 +48,14 @@ class Loaded:
     """The tokenizer, as a service holds it."""
 
     tokenizer: Tokenizer
-    name: str
+    card: ModelCard
 
     def close(self, grace: float = 0.0) -> None:
         """Do nothing: a tokenization is over in a moment."""
 
 
 service: Service[Loaded] = Service(
-    lambda: Loaded(open_tokenizer(settings.model), model_name(settings.model))
+    lambda: Loaded(open_tokenizer(settings.model), model_card(settings.model))
 )
 metrics = Registry()
 
@@ -63,7 +64,7 @@ def model_info() -> dict[str, str] | None:
     """Say whose tokenizer answers, as labels."""
     if not (loaded := service.peek()):
         return None
-    return {"name": loaded.name, "vocab_size": str(loaded.tokenizer.size)}
+    return {"name": loaded.card.name, "vocab_size": str(loaded.tokenizer.size)}
 
 
 metrics.info("pibloom_model_info", "A constant 1, with the tokenizer's model.", model_info)
@@ -118,13 +119,10 @@ def post_detokenize(request: Request) -> Response:
 
 def get_root(request: Request) -> Response:
     """Say what is served."""
-    loaded = service.peek()
-    root = Root(
-        service="tokenize",
-        version=version(),
-        state=service.state,
-        model=Vocabulary(name=loaded.name, vocab_size=loaded.tokenizer.size) if loaded else None,
-    )
+    model = None
+    if loaded := service.peek():
+        model = Vocabulary(**vars(loaded.card), vocab_size=loaded.tokenizer.size)
+    root = Root(service="tokenize", version=version(), state=service.state, model=model)
     return json_reply(root)
 
 

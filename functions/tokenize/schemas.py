@@ -1,10 +1,12 @@
 """What the routes of `tokenize` take, and what they answer."""
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import msgspec
 
 from functions.service import State
+from model.baked.card import ModelCard
 
 
 class TokenizeBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -34,10 +36,10 @@ class Text(msgspec.Struct, kw_only=True):
     text: str
 
 
-class Vocabulary(msgspec.Struct, kw_only=True):
-    """The model whose tokenizer this is."""
+@dataclass(frozen=True, kw_only=True)
+class Vocabulary(ModelCard):
+    """The card of the model whose tokenizer this is, and how many entries that has."""
 
-    name: str
     vocab_size: int
 
 

@@ -12,17 +12,18 @@ import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
 
+from model.baked.card import AdapterCard, ModelCard
 from model.baked.file import BakedModel, is_baked
 from model.baked.format import KINDS, MAGIC, VERSION, Header, PackStats, TensorEntry, tensor_name
 from model.baked.partial import PARTIAL, partial_file, remove_abandoned
 from model.baked.progress import BakeProgress, no_progress
-from model.baked.source import model_name
+from model.baked.source import card_of, model_card
 from model.checkpoint.adapter import Adapter
 from model.checkpoint.card import license_of
 from model.checkpoint.folder import Checkpoint
@@ -32,6 +33,7 @@ from model.names import folder_name
 from model.native import check_struct, library
 from model.text.chat import ChatSource
 from model.text.tokenizer import Tokenizer
+from model.version import version
 
 BITS = (8, 4, 32)
 F32, W8, W4, LOW = range(4)  # enum bloom_format
@@ -42,6 +44,17 @@ _MOST_LOST, _MOST_LOST_OF_ROW = 0.01, 0.1
 _PLANES = (".high", ".low", ".norm")  # ends of the names of what a matrix of two planes becomes
 # The kinds of the word embedding and the output head: as planes, and as floats.
 _EMBEDDING, _EMBEDDING_F32, _HEAD, _HEAD_F32 = (0, 1, 2), 3, (20, 21, 22), 23
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Who baked a file and when, where it is to say so: the same input gives the same bytes."""
+
+    by: str | None = None
+    on: str | None = None  # a date as ISO 8601 has it
+
+
+UNSIGNED = Signature()
 
 
 @dataclass(frozen=True)
@@ -60,6 +73,7 @@ def bake(
     bits: int = 8,
     adapter: Adapter | None = None,
     chat: ChatSource | None = None,
+    signature: Signature = UNSIGNED,
     progress: BakeProgress = no_progress,
 ) -> list[QuantisationError]:
     """Write a model's file, with an adapter merged into it; returns each quantised tensor's error.
@@ -85,9 +99,8 @@ def bake(
         errors = _write_tensors(file, entries, checkpoint, adapter, progress)
         progress("", total, total)
         file.seek(end)
-        _finish(
-            file, header, entries, tokenizer, _metadata(checkpoint, bits, adapter, chat, errors)
-        )
+        card = _signed(_card_with(checkpoint, adapter), signature)
+        _finish(file, header, entries, tokenizer, _metadata(checkpoint, bits, card, chat, errors))
     return errors
 
 
@@ -97,10 +110,11 @@ def check_weights(checkpoint: Checkpoint) -> None:
         _write_tensors(nowhere, list(_entries(checkpoint, BITS[0])), checkpoint)
 
 
-def bake_tokenizer_only(source: Path, output: Path) -> None:
+def bake_tokenizer_only(source: Path, output: Path, signature: Signature = UNSIGNED) -> None:
     """Write a file that holds the tokenizer and no weights, for the tokenize function.
 
-    It is made of a checkpoint folder, or taken out of a baked file, of which every byte is checked.
+    It is made of a checkpoint folder, or taken out of a baked file, of which every byte is checked,
+    and whose card it keeps.
     `ModelError` when the source cannot be used, or the output not be written.
     """
     if is_baked(source):
@@ -109,14 +123,14 @@ def bake_tokenizer_only(source: Path, output: Path) -> None:
             raise ModelError(f"{output} is the model itself; its tokenizer would replace it")
         model.verify()
         tokenizer = model.tokenizer()
-        metadata = {key: model.metadata.get(key) for key in ("name", "license")}
+        card = card_of(model)
     else:
         tokenizer = Tokenizer.open(source)
-        metadata = {"name": model_name(source), "license": license_of(source)}
+        card = _signed(replace(model_card(source), license=license_of(source)), signature)
     header = _new_header(0)
     with _new_file(output) as file:
         file.seek(header.header_size)
-        _finish(file, header, [], tokenizer, metadata)
+        _finish(file, header, [], tokenizer, card.as_description())
 
 
 def _new_header(tensors: int) -> Header:
@@ -209,20 +223,38 @@ def _round_up(number: int, step: int) -> int:
     return -(-number // step) * step
 
 
+def checkpoint_card(checkpoint: Checkpoint) -> ModelCard:
+    """Return what a checkpoint folder tells of its model."""
+    types = " and ".join(sorted({tensor.dtype for tensor in checkpoint.tensors}))
+    files = {Path(tensor.file).suffix for tensor in checkpoint.tensors}
+    source = f"{types} in {'safetensors' if files == {'.safetensors'} else '.bin files'}"
+    license_ = license_of(checkpoint.folder)
+    return replace(model_card(checkpoint.folder), license=license_, source=source)
+
+
+def _card_with(checkpoint: Checkpoint, adapter: Adapter | None) -> ModelCard:
+    card = checkpoint_card(checkpoint)
+    if adapter is None:
+        return card
+    name, rank = folder_name(adapter.folder), max(each.rank for each in adapter.matrices.values())
+    merged = AdapterCard(name=name, base=adapter.base_name or None, rank=rank)
+    return replace(card, name=f"{card.name}+{name}", adapter=merged)
+
+
+def _signed(card: ModelCard, signature: Signature) -> ModelCard:
+    card = replace(card, baked_with=version(), baked_by=signature.by, baked_on=signature.on)
+    return ModelCard.read(card.as_description())  # as it will be read, with its bounds
+
+
 def _metadata(
     checkpoint: Checkpoint,
     bits: int,
-    adapter: Adapter | None,
+    card: ModelCard,
     chat: ChatSource | None,
     errors: list[QuantisationError],
 ) -> dict[str, Any]:
-    folder = checkpoint.folder
-    chat = chat or ChatSource.read(folder)
-    name = model_name(folder)
-    return {
-        "name": f"{name}+{folder_name(adapter.folder)}" if adapter else name,
-        "adapter": folder_name(adapter.folder) if adapter else None,
-        "license": license_of(folder),
+    chat = chat or ChatSource.read(checkpoint.folder)
+    return card.as_description() | {
         "parameters": checkpoint.parameters,
         "bits": bits,
         "chat_template": chat.template,

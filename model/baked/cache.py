@@ -1,8 +1,9 @@
 """The cache of baked copies: a checkpoint folder is baked once, before it is first served.
 
 A copy's name holds a digest of everything that its bytes depend on: the contents of the folder's
-files, the model's name, the bits, and the code that bakes. Digests of files are remembered beside
-the copies, so that a start does not read gigabytes to find out that nothing changed.
+files, the model's name and revision, the bits, and the code that bakes. Digests of files are
+remembered beside the copies, so that a start does not read gigabytes to find out that nothing
+changed.
 """
 
 import fcntl
@@ -24,12 +25,13 @@ from model.baked.file import BakedModel
 from model.baked.format import SUFFIX, VERSION
 from model.baked.partial import PARTIAL, remove_abandoned
 from model.baked.progress import BakeProgress, no_progress
-from model.baked.source import model_name
+from model.baked.source import model_card
 from model.checkpoint.folder import Checkpoint, check_folder
 from model.checkpoint.weight_files import weight_files
 from model.errors import ModelError
 from model.files import LARGEST
 from model.native import LIBRARY
+from model.version import version
 
 _COPY = re.compile(r".+-[0-9a-f]{12,20}-w\d+" + re.escape(SUFFIX))
 _RECORD = ".files.json"  # what is remembered of one checkpoint folder
@@ -148,11 +150,11 @@ def cache_folder() -> Path:
 
 
 def _copy_name(folder: Path, bits: int, digests: Digests) -> str:
-    name = model_name(folder)
-    table = [_baker(), str(bits), name]
+    card = model_card(folder)
+    table = [_baker(), version(), str(bits), card.name, card.revision or ""]
     table += [f"{name} {digest}" for name, (_, digest) in digests.items()]
     key = _digest("\n".join(table).encode(errors="surrogateescape"))
-    short = re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)[:80]
+    short = re.sub(r"[^\w.-]", "_", card.name, flags=re.ASCII)[:80]
     return f"{short}-{key}-w{bits}{SUFFIX}"
 
 

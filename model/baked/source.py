@@ -2,20 +2,32 @@
 
 from pathlib import Path
 
+from model.baked.card import ModelCard
 from model.baked.file import BakedModel, is_baked
-from model.names import default_model, folder_name
+from model.names import default_model, folder_name, folder_revision
 from model.text.tokenizer import Tokenizer
 
 
 def model_name(path: Path) -> str:
     """Return a model's name; `?` replaces what is not UTF-8 in it."""
     if is_baked(path):
-        name = str(BakedModel(path).metadata.get("name", path.stem))
-    elif path.resolve() == default_model().resolve():
-        name = "pibloom-demo"
-    else:
-        name = folder_name(path)
+        return model_card(path).name
+    is_demo = path.resolve() == default_model().resolve()
+    name = "pibloom-demo" if is_demo else folder_name(path)
     return name.encode(errors="replace").decode()
+
+
+def model_card(path: Path) -> ModelCard:
+    """Return what a baked file says of its model, or of a checkpoint folder what its path tells."""
+    if is_baked(path):
+        return card_of(BakedModel(path))
+    return ModelCard.read({"name": model_name(path), "revision": folder_revision(path)})
+
+
+def card_of(model: BakedModel) -> ModelCard:
+    """Return what a baked model says of itself; one without a name is called as its file."""
+    stem = model.path.stem.encode(errors="replace").decode()
+    return ModelCard.read({"name": stem} | dict(model.metadata))
 
 
 def open_tokenizer(path: Path) -> Tokenizer:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from model.checkpoint.tensor import TensorInfo
@@ -81,6 +81,11 @@ class LowRank:
     magnitude: TensorInfo | None  # [out], of DoRA: the length of each row
     scale: float
 
+    @property
+    def rank(self) -> int:
+        """Rows of A and columns of B."""
+        return self.a.shape[0]
+
 
 @dataclass(frozen=True)
 class Adapter:
@@ -110,6 +115,12 @@ class Adapter:
         if not matrices:
             raise ModelError(f"{folder} is an adapter without any matrix")
         return cls(folder, str(described.get("base_model_name_or_path") or ""), matrices)
+
+    @property
+    def base_name(self) -> str:
+        """The base's name on the hub; of a path, which tells of a person's machine, its end."""
+        path = PurePosixPath(self.base)
+        return self.base if len(path.parts) == 2 and not path.is_absolute() else path.name
 
     def check_base(self, name: str) -> None:
         """Refuse a model of another name than the one that the adapter was trained on."""

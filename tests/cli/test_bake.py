@@ -1,6 +1,8 @@
 """`pibloom bake` with an adapter: what it takes and refuses; the weights are tested elsewhere."""
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,9 +20,16 @@ ROOT = Path(__file__).parents[2]
 MODULE = "h.0.self_attention.query_key_value"
 
 
-def pibloom(*arguments: object) -> "subprocess.CompletedProcess[str]":
+def pibloom(*arguments: object, **environment: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "cli.main", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
 
 @pytest.fixture
@@ -50,7 +59,13 @@ def test_an_adapter_is_merged_and_named(adapter: Path, tmp_path: Path) -> None:
     done = pibloom("bake", default_model(), "--adapter", adapter, "-o", path)
     assert done.returncode == 0, done.stderr
     assert BakedModel(path).metadata["name"] == "pibloom-demo+lora"
-    assert json.loads(pibloom("inspect", path, "--json").stdout)["adapter"] == "lora"
+    assert json.loads(pibloom("inspect", path, "--json").stdout)["adapter"] == {
+        "name": "lora",
+        "base": "pibloom/pibloom-demo",
+        "rank": 2,
+    }
+    shown = pibloom("inspect", path).stdout
+    assert re.search(r"adapter +lora, rank 2, trained on pibloom/pibloom-demo *\n", shown)
 
 
 def test_an_adapter_of_another_model_is_refused_unless_it_is_wanted(
@@ -112,3 +127,27 @@ def test_a_chat_template_that_cannot_be_used_is_not_baked_in(
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
     assert not list(tmp_path.glob("m.bloom*"))
+
+
+@pytest.mark.parametrize(
+    "given", [{"PIBLOOM_BAKED_BY": "Ada"}, {"SOURCE_DATE_EPOCH": "1700000000"}]
+)
+def test_who_and_when_are_told_only_where_they_are_given(
+    tmp_path: Path, given: dict[str, str]
+) -> None:
+    path = tmp_path / "model.bloom"
+    done = pibloom("bake", default_model(), "--tokenizer-only", "-o", path, **given)
+    assert done.returncode == 0, done.stderr
+    card = json.loads(pibloom("inspect", path, "--json").stdout)
+    assert card["baked_by"] == given.get("PIBLOOM_BAKED_BY")
+    dates = {"1700000000": "2023-11-14T22:13:20Z", "": None}
+    assert card["baked_on"] == dates[given.get("SOURCE_DATE_EPOCH", "")]
+
+
+@pytest.mark.parametrize("date", ["today", "1e3", "9" * 40, "1.5"])
+def test_a_date_that_is_none_is_wrong_usage(tmp_path: Path, date: str) -> None:
+    path = tmp_path / "model.bloom"
+    done = pibloom("bake", default_model(), "-o", path, SOURCE_DATE_EPOCH=date)
+    assert done.returncode == 2
+    assert done.stderr.endswith("must be a whole number of seconds since 1970\n")
+    assert not list(tmp_path.iterdir())

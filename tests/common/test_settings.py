@@ -1,10 +1,19 @@
 """What the settings of all processes have in common."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 
-from common.settings import FUNCTION_NAMES, PREFIX, UI_NAMES, Secret, is_quoted, is_setting
+import ui.settings
+from common.settings import (
+    COMMAND_NAMES,
+    FUNCTION_NAMES,
+    PREFIX,
+    UI_NAMES,
+    Secret,
+    is_quoted,
+    is_setting,
+)
 from functions.settings import Settings
 from tests.foreign import FOREIGN
 
@@ -15,6 +24,15 @@ def test_the_functions_settings_are_known_to_all() -> None:
     """One environment serves all: a name that the chat did not know would stop it."""
     assert {PREFIX + item.name.upper() for item in fields(Settings)} == FUNCTION_NAMES
     assert not FUNCTION_NAMES & UI_NAMES
+    assert not COMMAND_NAMES & (FUNCTION_NAMES | UI_NAMES)
+
+
+def test_what_only_commands_read_stops_no_service() -> None:
+    given = dict.fromkeys(COMMAND_NAMES, "Ada")
+    assert Settings.read(given) == Settings.read({})
+    assert replace(ui.settings.Settings.read(given), secret=Secret()) == replace(
+        ui.settings.Settings.read({}), secret=Secret()
+    )
 
 
 @pytest.mark.parametrize("name", LINKS)

@@ -37,3 +37,20 @@ async def test_a_model_that_is_still_loading_is_said_to_be(simulation: tuple[Use
     site.fake.ready = False
     await user.open("/about")
     await user.should_see("still being loaded", retries=PATIENCE)
+
+
+async def test_the_models_card_is_shown_as_text(
+    simulation: tuple[User, Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.ui import fake_functions
+
+    user, _ = simulation
+    await user.open("/about")
+    await user.should_see("pibloom-demo", retries=PATIENCE)
+    for absent in ("Adapter", "Vocabulary", "Baked", "Revision"):
+        await user.should_not_see(absent)
+    monkeypatch.setitem(fake_functions.MODEL, "revision", "c" * 40)
+    monkeypatch.setitem(fake_functions.MODEL, "baked_by", "<img src=x>")
+    await user.open("/about")
+    await user.should_see("c" * 40, retries=PATIENCE)
+    await user.should_see("by <img src=x>")

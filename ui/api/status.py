@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from ui.api.errors import foreign, optional_int
 
 FunctionState: TypeAlias = Literal["loading", "ready", "draining", "failed"]
+_LONGEST = 500  # characters of a text
 STATES: tuple[FunctionState, ...] = get_args(FunctionState)
 
 
@@ -26,6 +27,14 @@ class ServedModel:
     hidden: int
     heads: int
     license: str | None
+    # What its card says beyond; empty where it says nothing.
+    revision: str
+    source: str
+    adapter: str
+    calibration: str
+    vocabulary: str  # what it was cut to
+    chat_origin: str  # where its chat template is from
+    baked: str  # with which version, by whom and when
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,7 @@ def parse_status(answer: Mapping[str, Any]) -> FunctionStatus:
 
 def _parse_model(fields: Mapping[str, Any]) -> ServedModel:
     def text(name: str) -> str:
-        return str(fields.get(name) or "")
+        return _text(fields, name)
 
     def number(name: str) -> int:
         return optional_int(fields.get(name)) or 0
@@ -66,4 +75,47 @@ def _parse_model(fields: Mapping[str, Any]) -> ServedModel:
         hidden=number("hidden"),
         heads=number("heads"),
         license=text("license") or None,
+        revision=text("revision"),
+        source=text("source"),
+        adapter=_adapter(_object(fields, "adapter")),
+        calibration=_calibration(_object(fields, "calibration")),
+        vocabulary=_vocabulary(_object(fields, "cut")),
+        chat_origin=text("chat_origin"),
+        baked=_baked(fields),
     )
+
+
+def _adapter(adapter: Mapping[str, Any]) -> str:
+    name, base = _text(adapter, "name"), _text(adapter, "base")
+    return name + (f", trained on {base}" if name and base else "")
+
+
+def _calibration(calibration: Mapping[str, Any]) -> str:
+    tokens, source = optional_int(calibration.get("tokens")), _text(calibration, "source")
+    if not tokens:
+        return ""
+    return f"{tokens:,} tokens" + (f" of {source}" if source else "")
+
+
+def _vocabulary(cut: Mapping[str, Any]) -> str:
+    before, after = (optional_int(cut.get(f"entries_{when}")) for when in ("before", "after"))
+    if not before or not after:
+        return ""
+    kept = cut.get("kept")
+    names = ", ".join(map(str, kept)) if isinstance(kept, list) else ""
+    return f"Cut to {after:,} of {before:,} entries" + (f": {names[:_LONGEST]}" if names else "")
+
+
+def _baked(fields: Mapping[str, Any]) -> str:
+    ways = {"baked_with": "with piBLOOM {}", "baked_by": "by {}", "baked_on": "on {}"}
+    parts = ((way, _text(fields, name)) for name, way in ways.items())
+    return ", ".join(way.format(text) for way, text in parts if text)
+
+
+def _object(fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = fields.get(name)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _text(fields: Mapping[str, Any], name: str) -> str:
+    return str(fields.get(name) or "")[:_LONGEST]

@@ -112,12 +112,18 @@ class OpenAIRoutes:
         return _answer(request, body, generations, replies, form)
 
     def _card(self, model: LoadedModel) -> ModelCard:
+        info = model.info
         return ModelCard(
-            id=model.info.name,
+            id=info.name,
             object="model",
             created=self._created,
             owned_by="pibloom",
             max_model_len=model.scheduler.max_context,
+            license=info.license,
+            revision=info.revision,
+            adapter=info.adapter,
+            calibration=info.calibration,
+            cut=info.cut,
         )
 
 

@@ -20,6 +20,7 @@ from functions.generate.logprobs import TokenLogprob
 from functions.generate.refusals import check_tool_choice, missing, quoted, unsupported
 from functions.generate.sampling import OpenAISamplingFields
 from functions.generate.timings import Timings
+from model.baked.card import AdapterCard, CalibrationCard, CutCard
 from model.serving.events import FinishReason
 
 MOST_CHOICES = 16  # replies to each prompt
@@ -348,6 +349,12 @@ class ModelCard(msgspec.Struct, kw_only=True):
     created: int
     owned_by: Literal["pibloom"]
     max_model_len: int
+    # Of the model's card.
+    license: str | None
+    revision: str | None
+    adapter: AdapterCard | None
+    calibration: CalibrationCard | None
+    cut: CutCard | None
 
 
 class ModelList(msgspec.Struct, kw_only=True):

@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+from dataclasses import fields
 
 import pytest
 from flask.testing import FlaskClient
 
+from model.baked.card import ModelCard
 from tests.functions.answers import check_error
 from tests.functions.servers import ROOT
 
@@ -55,7 +57,8 @@ def test_probes_and_root_tell_the_state(tokenize: FlaskClient) -> None:
     assert tokenize.get("/readyz").json == {"status": "ready"}
     root = tokenize.get("/").get_json()
     assert (root["service"], root["state"]) == ("tokenize", "ready")
-    assert root["model"] == {"name": "pibloom-demo", "vocab_size": 8192}
+    assert (root["model"]["name"], root["model"]["vocab_size"]) == ("pibloom-demo", 8192)
+    assert {item.name for item in fields(ModelCard)} < root["model"].keys()
 
 
 def test_tokens_become_text_again(tokenize: FlaskClient) -> None:

@@ -22,6 +22,7 @@ from model.checkpoint.folder import Checkpoint
 from model.errors import ModelError
 from model.load import load
 from model.text.tokenizer import Tokenizer
+from tests.model.baked.sections import tensors_and_tokenizer
 
 
 @pytest.fixture
@@ -48,7 +49,12 @@ def test_a_bin_and_safetensors_bake_to_the_same(
     (copy / "model.safetensors").unlink()
     torch.save(weights, copy / "pytorch_model.bin")
     bake(Checkpoint.open(copy), tmp_path / "b.bloom")
-    assert (tmp_path / "a.bloom").read_bytes() == (tmp_path / "b.bloom").read_bytes()
+    a, b = (BakedModel(tmp_path / name) for name in ("a.bloom", "b.bloom"))
+    assert tensors_and_tokenizer(a) == tensors_and_tokenizer(b)
+    sources = [model.metadata["source"] for model in (a, b)]
+    type_ = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32"}[dtype]
+    assert sources == [f"{type_} in safetensors", f"{type_} in .bin files"]
+    assert dict(a.metadata) | {"source": sources[1]} == b.metadata
 
 
 def test_errors_are_small_and_told(random_bloom: Path, tmp_path: Path) -> None:

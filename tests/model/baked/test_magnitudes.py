@@ -16,6 +16,7 @@ from model.checkpoint.folder import Checkpoint
 from model.engine.contract import Work
 from model.engine.native import NativeEngine
 from model.errors import ModelError
+from tests.model.baked.sections import tensors_and_tokenizer
 
 Weights = dict[str, Tensor]
 Change = Callable[[Weights, float], None]
@@ -192,8 +193,10 @@ def test_doubles_bake_to_the_same_as_floats(
         (tmp_path / str(dtype)).mkdir()
         folder = folder_of(cast, demo, tmp_path / str(dtype) / "bloom")
         bake(Checkpoint.open(folder), tmp_path / f"{dtype}.bloom", bits=bits)
-    floats, doubles = (tmp_path / f"torch.{name}.bloom" for name in ("float32", "float64"))
-    assert floats.read_bytes() == doubles.read_bytes()
+    floats, doubles = (
+        BakedModel(tmp_path / f"torch.{name}.bloom") for name in ("float32", "float64")
+    )
+    assert tensors_and_tokenizer(floats) == tensors_and_tokenizer(doubles)
 
 
 def test_zeros_are_no_loss(model: BloomForCausalLM, demo: Path, tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_a_baked_model_tells_its_adapter(random_bloom: Path, tmp_path: Path) -> 
         )
         described = BakedModel(path).metadata
         assert described["name"] == "bloom-random+lora"
-        assert described["adapter"] == "lora"
+        assert described["adapter"] == {"name": "lora", "base": "bloom-random", "rank": 8}
 
 
 def test_the_base_is_told_by_its_name(random_bloom: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from model.baked.card import AdapterCard, CalibrationCard, CutCard, ModelCard
 from model.text.chat import ChatTemplate
 from tests.fakes import byte_tokenizer
 from tests.functions.answers import check_error, events_of
@@ -359,6 +360,29 @@ def test_probes_and_root_tell_the_state(generate: Generate) -> None:
     assert generate.client.get("/readyz").json == {"status": "ready"}
     root = generate.client.get("/").get_json()
     assert (root["service"], root["state"], root["model"]["name"]) == ("generate", "ready", "fake")
+
+
+def test_the_models_card_is_shown_whole(generate: Generate) -> None:
+    info = generate.service.get().info
+    card = ModelCard(
+        name="fake",
+        revision="c" * 40,
+        license="<b>free</b>",
+        source="F16 in safetensors",
+        adapter=AdapterCard(name="mine", base="bigscience/bloomz-560m", rank=8),
+        calibration=CalibrationCard(tokens=9, source="text", error_before=0.2, error_after=0.1),
+        cut=CutCard(kept=["Latin"], entries_before=9, entries_after=5),
+        chat_origin="the preset belle",
+        baked_by="Ada",
+        baked_with="0.1.0",
+        baked_on="2026-12-01T00:00:00Z",
+    )
+    vars(info).update(vars(card))  # it is frozen for all but tests
+    model = generate.client.get("/").get_json()["model"]
+    assert model == model | card.as_description()
+    (listed,) = generate.client.get("/v1/models").get_json()["data"]
+    for name in ("license", "revision", "adapter", "calibration", "cut"):
+        assert listed[name] == card.as_description()[name]
 
 
 def test_draining_refuses_what_is_new(generate: Generate) -> None:
