@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from scripts.imports import modules
+from tests.documented_forms import rows
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -111,6 +112,33 @@ def test_the_tests_that_the_faults_name_exist() -> None:
         if name.endswith("…"):
             known = [each for each in found if each.startswith(name[:-1])]
         assert known, name
+
+
+def test_each_form_of_a_model_has_a_test() -> None:
+    """And its row says that it is served, or with which sentence it is refused."""
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py")]
+    assert len(rows()) > 40
+    for row in rows():
+        assert row.outcome.startswith(("served", "refused: `")), row.form
+        assert row.tests, row.form
+        for test in row.tests:
+            name, _, case = test.rstrip("]").partition("[")
+            source = next((each for each in sources if f"def test_{name}(" in each), "")
+            assert source, test
+            assert not case or f'"{case}"' in source, test
+
+
+def test_the_sentences_of_refused_forms_are_in_the_code() -> None:
+    """Up to what stands for `…`; those with examples in them are tested with their forms."""
+    code = "\n".join(path.read_text(encoding="utf-8") for path in modules().values())
+    joined = re.sub(r'"\s*\n\s*f?"', "", code)
+    for row in rows():
+        if any(test.startswith("a_form_is_refused[") for test in row.tests):
+            continue
+        if row.outcome.startswith("refused"):
+            for sentence in re.findall(r"`([^`]+)`", row.outcome):
+                for part in filter(None, sentence.split("…")):
+                    assert part in joined, sentence
 
 
 def test_every_page_is_tested() -> None:

@@ -4,7 +4,7 @@ The choice among a folder's files is the same as in transformers.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from model.checkpoint.pickled import Unpickler
@@ -17,6 +17,16 @@ INDEX = ".index.json"  # how the name of an index of shards ends
 LARGEST_INDEX = 256 << 20  # bytes
 _POINTER = b"version https://git-lfs"
 _LONGEST_NAME = 255  # bytes of a file's name, in Linux
+# Weights that are not read, by the ends of their names.
+_OTHERS = {
+    ".gguf": "of llama.cpp (GGUF)",
+    ".onnx": "of ONNX",
+    ".h5": "of TensorFlow",
+    ".ckpt.index": "of TensorFlow",
+    ".msgpack": "of Flax",
+    ".pt": "of a training program or a quantiser",
+    ".pth": "of a training program or a quantiser",
+}
 
 
 def main_file(has: Callable[[str], bool]) -> str | None:
@@ -36,10 +46,26 @@ def weight_files(folder: Path) -> list[Path]:
     name = main_file(lambda name: (folder / name).is_file())
     if name is not None:
         return _shards(folder / name) if name.endswith(INDEX) else [folder / name]
-    raise ModelError(
-        f"{folder} has no weights: expected model.safetensors or pytorch_model.bin, or an index of"
+    raise ModelError(no_weights(str(folder), _names(folder)))
+
+
+def no_weights(where: str, names: Iterable[str]) -> str:
+    """Say that a folder or repository of these files has no weights, and what it has instead."""
+    said = (
+        f"{where} has no weights: expected model.safetensors or pytorch_model.bin, or an index of"
         " their shards"
     )
+    for name in sorted(names):
+        for end, kind in _OTHERS.items():
+            if name.endswith(end):
+                return f"{said}; {shown(Path(name))} is {kind}, which is not read"
+    return said
+
+
+def _names(folder: Path) -> Iterator[str]:
+    """Yield the names of a folder's files, and of those one folder below."""
+    for path in (*folder.glob("*"), *folder.glob("*/*")):
+        yield str(path.relative_to(folder))
 
 
 def _shards(index: Path) -> list[Path]:

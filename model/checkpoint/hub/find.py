@@ -8,7 +8,7 @@ from model.checkpoint.card import license_of
 from model.checkpoint.hub.cache import is_name
 from model.checkpoint.hub.client import hub_errors, hub_library
 from model.checkpoint.hub.fetch import RemoteFile, RemoteModel, fetch_missing
-from model.checkpoint.weight_files import INDEX, LARGEST_INDEX, main_file
+from model.checkpoint.weight_files import INDEX, LARGEST_INDEX, main_file, no_weights
 from model.config import BloomConfig
 from model.errors import ModelError
 from model.files import read_object
@@ -60,9 +60,7 @@ def find(name: str, revision: str | None = None) -> RemoteModel:
     small = [each for each in siblings if each in _DESCRIPTIONS or _is_template(each)]
     main = main_file(siblings.__contains__)
     if main is None:
-        raise ModelError(
-            f"{name} has neither model.safetensors nor pytorch_model.bin, nor their index"
-        )
+        raise ModelError(no_weights(name, siblings))
     sharded = main.endswith(INDEX)
     small += [main] if sharded else []
     described = [_file(name, siblings[each]) for each in sorted(small)]

@@ -106,6 +106,58 @@ def test_logits_are_those_of_pefts_own_merge(
     assert outcomes[0] < 1e-3 < outcomes[1]
 
 
+def test_an_adapter_leaves_an_output_head_of_its_own_alone(
+    random_bloom: Path, tmp_path: Path
+) -> None:
+    base = Path(shutil.copytree(random_bloom, tmp_path / "bloom-untied"))
+    weights = load_file(base / "model.safetensors")
+    torch.manual_seed(2)
+    weights["lm_head.weight"] = torch.randn_like(weights["transformer.word_embeddings.weight"])
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    model = train(base, tmp_path / "lora", target_modules=[QKV, DOWN])
+    assert torch.equal(model.lm_head.weight, weights["lm_head.weight"])
+    with torch.inference_mode():
+        expected = model(torch.tensor([TOKENS])).logits[0, -1, :VOCABULARY]
+    checkpoint, path = Checkpoint.open(base), tmp_path / "m.bloom"
+    bake(checkpoint, path, bits=32, adapter=Adapter.open(tmp_path / "lora", checkpoint.config))
+    engine = NativeEngine(BakedModel(path), threads=1)
+    (logits,) = engine.forward([Work(engine.new_sequence(), TOKENS)])
+    assert logits is not None
+    assert (torch.tensor(logits.at(range(VOCABULARY))) - expected).abs().max() < 1e-3
+
+
+BESIDES: dict[str, tuple[dict[str, Any], str]] = {
+    "the head, saved whole": ({"modules_to_save": ["lm_head"]}, "'modules_to_save' is ['lm_head']"),
+    "the embedding, saved whole": (
+        {"modules_to_save": ["word_embeddings"]},
+        "'modules_to_save' is ['word_embeddings']",
+    ),
+    "matrices of the head": ({"target_modules": ["lm_head"]}, "is nothing that can be added"),
+    "matrices of the embedding": (
+        {"target_modules": ["word_embeddings"]},
+        "is nothing that can be added",
+    ),
+    "rows of the embedding": (
+        {"trainable_token_indices": [5, 6]},
+        "'trainable_token_indices' is [5, 6]",
+    ),
+    "biases": ({"bias": "all"}, "bias is 'all'"),
+}
+
+
+@pytest.mark.parametrize("case", BESIDES)
+def test_what_peft_trains_besides_is_refused_by_name(
+    random_bloom: Path, tmp_path: Path, case: str
+) -> None:
+    config, said = BESIDES[case]
+    model = BloomForCausalLM.from_pretrained(random_bloom, dtype=torch.float32)
+    settings: dict[str, Any] = {"target_modules": [QKV], "task_type": "CAUSAL_LM"} | config
+    get_peft_model(model, LoraConfig(**settings)).save_pretrained(str(tmp_path / "lora"))
+    with pytest.raises(ModelError) as caught:
+        Adapter.open(tmp_path / "lora", Checkpoint.open(random_bloom).config)
+    assert said in str(caught.value)
+
+
 def test_a_baked_model_tells_its_adapter(random_bloom: Path, tmp_path: Path) -> None:
     train(random_bloom, tmp_path / "lora", target_modules=[QKV])
     checkpoint = Checkpoint.open(random_bloom)

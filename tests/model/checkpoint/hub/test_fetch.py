@@ -227,7 +227,7 @@ def test_another_architecture_is_refused_before_gigabytes(hub: FakeHub, source: 
     [
         ("tokenizer.json", "has no tokenizer.json"),
         ("config.json", "has no config.json"),
-        ("model.safetensors pytorch_model.bin", "has neither model.safetensors nor"),
+        ("model.safetensors pytorch_model.bin", "has no weights: expected model.safetensors or"),
     ],
 )
 def test_what_lacks_a_file_is_refused_before_gigabytes(
