@@ -322,13 +322,13 @@ def _write_tensors(
     total, done = sum(entry.size for entry in entries), 0
     infos = {tensor.name: tensor for tensor in checkpoint.tensors}
     errors: list[QuantisationError] = []
-    with Reader(checkpoint.folder) as reader:
+    with Reader(checkpoint.folder) as reader, Reader((adapter or checkpoint).folder) as added:
         for name, together in groupby(entries, lambda entry: _source(entry.kind, entry.layer)):
             group = list(together)  # a matrix of two planes becomes three tensors at once
             progress(name, done, total)
             rows = reader.rows(infos[name])
             if adapter:
-                rows = adapter.merged(name, rows)
+                rows = adapter.merged(name, rows, added)
             if error := _write_tensor(file, group, rows, name):
                 errors.append(error)
             done += sum(entry.size for entry in group)

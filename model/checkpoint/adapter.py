@@ -131,16 +131,17 @@ class Adapter:
                 " the same weights, say so with --any-base"
             )
 
-    def merged(self, name: str, rows: Iterator[Floats]) -> Iterator[Floats]:
-        """Add what the adapter has for a tensor to its rows, in place; others pass as they are."""
+    def merged(self, name: str, rows: Iterator[Floats], reader: Reader) -> Iterator[Floats]:
+        """Add what the adapter has for a tensor to its rows, in place; others pass as they are.
+
+        `reader` is of the adapter's folder; one serves all tensors, as a pickle takes it seconds.
+        """
         found = self.matrices.get(name)
         if found is None:
             yield from rows
             return
-        with Reader(self.folder) as reader:
-            a = _whole(reader, found.a)
-            b = _whole(reader, found.b)
-            magnitude = _whole(reader, found.magnitude) if found.magnitude else None
+        a, b = _whole(reader, found.a), _whole(reader, found.b)
+        magnitude = _whole(reader, found.magnitude) if found.magnitude else None
         first, rank = 0, found.a.shape[0]
         for some in rows:
             start_b = ctypes.byref(b.values, 4 * first * rank)

@@ -3,10 +3,12 @@
 import json
 import math
 import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -62,9 +64,9 @@ def train(base: Path, folder: Path, *, safe: bool = True, **config: Any) -> Bloo
 def merged(base: Path, adapter: Adapter) -> dict[str, Tensor]:
     found = {}
     checkpoint = Checkpoint.open(base)
-    with Reader(base) as reader:
+    with Reader(base) as reader, Reader(adapter.folder) as added:
         for info in checkpoint.tensors:
-            rows = adapter.merged(info.name, reader.rows(info))
+            rows = adapter.merged(info.name, reader.rows(info), added)
             parts = [torch.tensor(some.values[:]).reshape(some.rows, some.cols) for some in rows]
             found[info.name] = torch.cat(parts).reshape(info.shape)
     return found
@@ -77,11 +79,10 @@ def test_weights_are_those_of_pefts_own_merge(
     expected = train(random_bloom, tmp_path, **CASES[case]).state_dict()
     adapter = Adapter.open(tmp_path, Checkpoint.open(random_bloom).config)
     changed = 0
-    with Reader(random_bloom):
-        for name, weight in merged(random_bloom, adapter).items():
-            theirs = expected[f"transformer.{name}"]
-            assert (weight - theirs).abs().max() <= 2e-6 * (1 + theirs.abs().max()), name
-            changed += name in adapter.matrices
+    for name, weight in merged(random_bloom, adapter).items():
+        theirs = expected[f"transformer.{name}"]
+        assert (weight - theirs).abs().max() <= 2e-6 * (1 + theirs.abs().max()), name
+        changed += name in adapter.matrices
     assert changed == len(adapter.matrices) > 0
 
 
@@ -104,6 +105,17 @@ def test_logits_are_those_of_pefts_own_merge(
         assert logits is not None
         outcomes.append((torch.tensor(logits.at(range(len(expected)))) - expected).abs().max())
     assert outcomes[0] < 1e-3 < outcomes[1]
+
+
+def test_one_process_reads_all_of_an_adapters_pickle(
+    random_bloom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(random_bloom, tmp_path / "lora", safe=False, **CASES["all linear layers"])
+    adapter = Adapter.open(tmp_path / "lora", Checkpoint.open(random_bloom).config)
+    start = Mock(wraps=subprocess.Popen)
+    monkeypatch.setattr(subprocess, "Popen", start)
+    merged(random_bloom, adapter)
+    assert start.call_count == 1
 
 
 def test_an_adapter_leaves_an_output_head_of_its_own_alone(
