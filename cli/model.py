@@ -33,14 +33,14 @@ def path_of(text: str, path: Path | None = None) -> Path:
     path = path or Path(text)
     if path.exists():
         return path
-    from model.checkpoint.hub.cache import is_name
+    from model.hub_cache import hub_name
 
-    if not is_name(text.partition("@")[0]):
+    if (model := hub_name(text)) is None:
         return path  # opening it will say what is wrong with it
     from cli.pull import model_folder
 
     try:
-        return model_folder(text)
+        return model_folder(model)
     except ModelError as error:
         raise Refused(
             f"{text} is not a path here, so it was taken for a name on the hub; {error}"

@@ -13,6 +13,7 @@ from model.checkpoint.hub.cache import pulled
 from model.checkpoint.hub.fetch import RemoteModel, fetch
 from model.checkpoint.hub.find import find
 from model.errors import ModelError
+from model.hub_cache import HubName
 
 
 @click.command()
@@ -38,13 +39,12 @@ def pull(name: str, revision: str | None) -> None:
     click.echo(visible(str(folder)))
 
 
-def model_folder(text: str) -> Path:
-    """Return the folder of a model that is named as NAME or NAME@REVISION, pulling what is missing.
+def model_folder(model: HubName) -> Path:
+    """Return the folder of a model on the hub, pulling what is missing.
 
     A model that is here is taken as it is, without asking the hub. Raises `ModelError`.
     """
-    name, _, revision = text.partition("@")
-    return pulled(name, revision or None) or pull_model(name, revision or None)
+    return pulled(model) or pull_model(*model)
 
 
 def pull_model(name: str, revision: str | None) -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 
 from model.baked.card import ModelCard
 from model.baked.file import BakedModel, is_baked
-from model.baked.source import card_of
+from model.baked.source import card_of, located
 from model.config import BloomConfig
 from model.engine.contract import Engine
 from model.errors import ModelError
@@ -93,6 +93,7 @@ def load(
     }
     if engine not in openers:
         raise ModelError(f"there is no engine {engine!r}; there is {', '.join(openers)}")
+    path = located(path)
     opened = openers[engine]()
     for note in opened.notes:
         log.warning("%s", note)

@@ -8,7 +8,7 @@ from scripts.imports import PAGE, arrows, imports, modules, page, reached, room
 
 # From the ground up: a room imports its own floor and those below it.
 FLOORS = (
-    {"config", "errors", "files", "limits", "names", "sampling", "version", "native"},
+    {"config", "errors", "files", "hub_cache", "limits", "names", "sampling", "version", "native"},
     {"text"},
     {"checkpoint"},
     {"baked"},

@@ -34,7 +34,7 @@ from functions.tokenize.schemas import (
     Vocabulary,
 )
 from model.baked.card import ModelCard
-from model.baked.source import model_card, open_tokenizer
+from model.baked.source import located, model_card, open_tokenizer
 from model.text.tokenizer import Tokenizer
 
 PIECES = 8192  # tokens whose texts are remembered while one request is answered
@@ -54,9 +54,13 @@ class Loaded:
         """Do nothing: a tokenization is over in a moment."""
 
 
-service: Service[Loaded] = Service(
-    lambda: Loaded(open_tokenizer(settings.model), model_card(settings.model))
-)
+def load_tokenizer() -> Loaded:
+    """Open the tokenizer of the model that the settings name."""
+    path = located(settings.model)
+    return Loaded(open_tokenizer(path), model_card(path))
+
+
+service: Service[Loaded] = Service(load_tokenizer)
 metrics = Registry()
 
 

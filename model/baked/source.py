@@ -4,8 +4,26 @@ from pathlib import Path
 
 from model.baked.card import ModelCard
 from model.baked.file import BakedModel, is_baked
+from model.errors import ModelError
+from model.hub_cache import hub_name, snapshot
 from model.names import default_model, folder_name, folder_revision
 from model.text.tokenizer import Tokenizer
+
+
+def located(path: Path) -> Path:
+    """Return where a model is that a service is given: the path, or the folder of a pulled model.
+
+    Services fetch nothing, so `ModelError` for a name on the hub that was not pulled.
+    """
+    if path.exists() or (model := hub_name(str(path))) is None:
+        return path
+    folder = snapshot(model)
+    if not folder.is_dir():
+        raise ModelError(
+            f"{path} is neither a path here nor a model that was pulled, and a function fetches"
+            f" none; pibloom pull {path} does, and build.sh puts it into an image"
+        )
+    return folder
 
 
 def model_name(path: Path) -> str:

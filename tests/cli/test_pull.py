@@ -8,10 +8,13 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from model.names import default_model
 from tests.fake_hub import FakeHub, fake_hub
+from tests.functions.servers import wait_until
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 NAME = "bigscience/bloomz-560m"
@@ -119,3 +122,40 @@ def test_models_are_listed_and_deleted(run: Run, tmp_path: Path) -> None:
     gone = run("models", "rm", NAME)
     assert gone.returncode == 1
     assert gone.stderr == f"pibloom: there is no model {NAME} here; pibloom models lists them\n"
+
+
+@pytest.mark.parametrize("function", ["tokenize", "generate"])
+def test_a_function_serves_a_pulled_model_by_its_name_and_fetches_none(
+    run: Run, hub: FakeHub, tmp_path: Path, function: str
+) -> None:
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "PIBLOOM_MODEL": NAME,
+        "HF_ENDPOINT": hub.url,
+    }
+    port = free_port()
+    command = [sys.executable, "-m", "functions", function, "--port", str(port)]
+    refused = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert refused.returncode == 3
+    said = [line for line in refused.stderr.splitlines() if line.startswith("piBLOOM: ")]
+    assert len(said) == 1
+    assert f"pibloom pull {NAME} does" in said[0]
+    assert not hub.asked
+    run("pull", NAME)
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL) as one:
+        try:
+            wait_until(lambda: is_ready(port), 60)
+            root = httpx.get(f"http://127.0.0.1:{port}/", trust_env=False).json()
+            assert (root["model"]["name"], root["model"]["revision"]) == ("bloomz-560m", hub.commit)
+        finally:
+            one.terminate()
+
+
+def is_ready(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/readyz", trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False

@@ -1,8 +1,5 @@
 """The models that are in the hub's cache, which other programs share."""
 
-import os
-import re
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +7,7 @@ from model.checkpoint.hub.client import hub_library
 from model.checkpoint.weight_files import weight_files
 from model.errors import ModelError
 from model.files import read_object
-
-_NAME = re.compile(
-    r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
-)  # as the hub allows: ORGANISATION/MODEL
+from model.hub_cache import HubName, hub_cache, snapshot
 
 
 @dataclass(frozen=True)
@@ -27,18 +21,9 @@ class PulledModel:
     size: int  # bytes of its files, which another revision may share
 
 
-def is_name(text: str) -> bool:
-    """Whether a text could be a model's name on the hub: ORGANISATION/MODEL."""
-    return bool(_NAME.fullmatch(text)) and ".." not in text and "--" not in text
-
-
-def pulled(name: str, revision: str | None = None) -> Path | None:
+def pulled(model: HubName) -> Path | None:
     """Return the folder of a model that was pulled whole, without asking the hub; else None."""
-    storage = hub_cache() / f"models--{name.replace('/', '--')}"
-    commit = revision or "main"
-    with suppress(OSError, ValueError):  # without such a note it may be a commit itself
-        commit = (storage / "refs" / commit).read_text(encoding="ascii").strip()
-    folder = storage / "snapshots" / commit
+    folder = snapshot(model)
     try:
         whole = (folder / "tokenizer.json").exists() and (folder / "config.json").exists()
         return folder if whole and weight_files(folder) else None
@@ -77,11 +62,3 @@ def _is_bloom(folder: Path) -> bool:
         return bool(read_object(folder / "config.json").get("model_type") == "bloom")
     except (ModelError, OSError):
         return False
-
-
-def hub_cache() -> Path:
-    """Return the hub's cache, as `huggingface_hub` finds it, without importing it."""
-    base = os.environ.get("XDG_CACHE_HOME", os.path.join("~", ".cache"))
-    home = os.environ.get("HF_HOME", os.path.join(base, "huggingface"))
-    cache = os.environ.get("HF_HUB_CACHE", os.path.join(home, "hub"))
-    return Path(os.path.expandvars(cache)).expanduser()

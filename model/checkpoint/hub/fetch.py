@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from model.checkpoint.hub.cache import hub_cache
 from model.checkpoint.hub.client import hub_errors, hub_library, is_network
 from model.errors import ModelError
+from model.hub_cache import hub_cache
 
 FetchProgress = Callable[[str, int], None]  # a file's name, and how many of its bytes are here
 

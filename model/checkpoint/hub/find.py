@@ -5,13 +5,13 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from model.checkpoint.card import license_of
-from model.checkpoint.hub.cache import is_name
 from model.checkpoint.hub.client import hub_errors, hub_library
 from model.checkpoint.hub.fetch import RemoteFile, RemoteModel, fetch_missing
 from model.checkpoint.weight_files import INDEX, LARGEST_INDEX, main_file, no_weights
 from model.config import BloomConfig
 from model.errors import ModelError
-from model.files import read_object
+from model.files import read_object, shown
+from model.hub_cache import is_name, is_revision
 
 if TYPE_CHECKING:
     from huggingface_hub import RepoSibling
@@ -45,6 +45,8 @@ def find(name: str, revision: str | None = None) -> RemoteModel:
         raise ModelError(
             f"{name!r} is not the name of a model; names are like bigscience/bloomz-560m"
         )
+    if revision is not None and not is_revision(revision):
+        raise ModelError(f"{shown(revision)} is not the name of a revision of {name}")
     hub = hub_library()
     with hub_errors(name, revision):
         found = hub.HfApi().model_info(name, revision=revision, files_metadata=True)
