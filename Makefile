@@ -3,8 +3,8 @@
 PORT ?= 8080
 GENERATE_PORT ?= 8081
 TOKENIZE_PORT ?= 8082
-# What `make images` builds for, and what `make e2e` deploys: for which cluster, and what model. The demo model is
-# too fast for e2e's long streams, so by default it is one of random weights, of BLOOM-560m's shape.
+# What `make up` serves, `make images` builds for, and `make e2e` deploys: for which cluster, and what model. The demo
+# model is too fast for e2e's long streams, so by default it is one of random weights, of BLOOM-560m's shape.
 ARCH ?= amd64
 MODEL ?=
 PYTHON := .venv/bin/python
@@ -14,9 +14,9 @@ PARALLEL := --numprocesses 2 --dist loadfile
 .PHONY: up test test-fast lint format native images architecture bench e2e lock clean help
 .DEFAULT_GOAL := help
 
-up: ## serve the chat and both functions on this machine
+up: ## serve the chat and both functions on this machine: make up MODEL=bigscience/bloomz-560m
 	@scripts/setup.sh up
-	@exec .venv/bin/pibloom up --port "$(PORT)" --generate-port "$(GENERATE_PORT)" --tokenize-port "$(TOKENIZE_PORT)"
+	@exec .venv/bin/pibloom up --port "$(PORT)" --generate-port "$(GENERATE_PORT)" --tokenize-port "$(TOKENIZE_PORT)" $(if $(MODEL),--model "$(MODEL)")
 
 test: lint ## run every check
 	$(PYTHON) -m pytest $(PARALLEL) --ignore tests/e2e
@@ -39,7 +39,7 @@ native: ## compile the native engine
 	@scripts/setup.sh up
 	$(PYTHON) -m model.native.build
 
-images: ## build the three images: make images ARCH=arm64 MODEL=~/bloom-560m
+images: ## build the three images: make images ARCH=arm64 MODEL=bigscience/bloomz-560m
 	./build.sh --arch $(ARCH) $(if $(MODEL),--model $(MODEL))
 
 architecture: ## draw docs/architecture.md's imports again

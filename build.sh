@@ -8,7 +8,8 @@ usage() {
   cat <<'END'
 Usage: build.sh [OPTIONS]
 
-  --model PATH        a checkpoint folder or a model.bloom; the demo model without it
+  --model MODEL       a checkpoint folder, a model.bloom, or a name on the hub, NAME or NAME@REVISION,
+                      which is pulled if it is not here; the demo model without it
   --bits 8|4          bits of a weight, when a folder is baked (8)
   --arch LIST         arm64, amd64, or both with a comma (arm64)
   --tag TAG           the images' tag (the commit)
@@ -27,7 +28,7 @@ Usage: build.sh [OPTIONS]
 Every step is skipped when it was done before, so an interrupted build goes on where it was.
 Examples:
   ./build.sh                                             images of the demo model, for a Pi
-  ./build.sh --model ~/bloom-560m --push --registry pi1:32000
+  ./build.sh --model bigscience/bloomz-560m --push --registry pi1:32000
   ./build.sh --arch amd64 --overlay local --deploy       this machine's own cluster
 END
 }
@@ -118,9 +119,15 @@ if [ -z "$model" ]; then
   source=model/demo/checkpoint name=pibloom-demo
 else
   case $model in /*) source=$model ;; *) source=$called_from/$model ;; esac
-  [ -e "$source" ] || fail "there is no model at $model"
-  source=$(realpath "$source")
-  name=$(basename "$source" .bloom)
+  if [ -e "$source" ]; then
+    source=$(realpath "$source")
+    name=$(basename "$source" .bloom)
+  elif [[ $model =~ ^[A-Za-z0-9][^/]*/[^/]+(@.+)?$ ]]; then
+    source=$(pibloom pull --if-needed "$model")
+    name=${model##*/} name=${name%%@*}
+  else
+    fail "there is no model at $model"
+  fi
 fi
 # What is in build/model is as good as new while it came of these files, by this code: beside each is noted
 # of which. Two models of one name thus replace each other.

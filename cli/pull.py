@@ -19,8 +19,11 @@ from model.hub_cache import HubName
 @click.command()
 @click.argument("name")
 @click.option("--revision", help="A branch, a tag or a commit; the main branch by default.")
-def pull(name: str, revision: str | None) -> None:
+@click.option("--if-needed", is_flag=True, help="Do not ask the hub for a model that is here.")
+def pull(name: str, revision: str | None, *, if_needed: bool) -> None:
     """Fetch the model NAME, such as bigscience/bloomz-560m, and print the folder that it is in.
+
+    NAME@REVISION is the same as --revision.
 
     Only what piBLOOM reads is fetched; what is here already, by any program that uses the hub's
     cache, is not fetched again, and an interrupted pull is continued. HF_TOKEN, HF_ENDPOINT,
@@ -32,8 +35,14 @@ def pull(name: str, revision: str | None) -> None:
       pibloom up --model bigscience/bloomz-560m
       pibloom bake "$(pibloom pull bigscience/bloom-1b7)" -o bloom-1b7.bloom
     """
+    model = HubName(name, revision)
+    if "@" in name:
+        if revision is not None:
+            raise click.UsageError("the revision is given twice: by --revision and behind the @")
+        name, _, revision = name.partition("@")
+        model = HubName(name, revision)
     try:
-        folder = pull_model(name, revision)
+        folder = model_folder(model) if if_needed else pull_model(*model)
     except ModelError as error:
         raise Refused(str(error)) from None
     click.echo(visible(str(folder)))

@@ -30,8 +30,8 @@ class Settings:
 
     model: Path = _setting(
         default_model(),
-        "`model.bloom`, or a checkpoint folder, which is baked first; for `pibloom up` also a name"
-        " on the hub; by default the demo model",
+        "`model.bloom`, a checkpoint folder, which is baked first, or a name on the hub, which"
+        " `pibloom up` pulls, and a function takes when it was pulled; by default the demo model",
     )
     engine: str = _setting("native", "what runs the model", among=ENGINES)
     bits: int = _setting(8, "bits of a weight when a folder is baked", among=("8", "4"))

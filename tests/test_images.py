@@ -17,7 +17,10 @@ from typing import Any
 
 import pytest
 
+from model.baked.source import model_card
+from model.names import default_model
 from scripts.imports import modules, reached
+from tests.fake_hub import fake_hub
 
 ROOT = Path(__file__).parents[1]
 TAG = "test"
@@ -220,6 +223,40 @@ def test_a_model_may_be_a_link(
     file = tmp_path / "link.bloom"
     file.symlink_to("real/model.bloom")
     assert staged(file) == baked
+
+
+def test_a_model_may_be_a_name_on_the_hub(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "bigscience/bloomz-560m"
+    for variable in ("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with fake_hub({name: default_model()}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        nowhere = build_in(checkout, "--model", "bigscience/blom-560m")
+        assert nowhere.returncode == 3
+        assert nowhere.stderr.startswith("pibloom: there is no model bigscience/blom-560m on the")
+        assert nowhere.stderr.count("\n") == 1
+        for given in (name, f"{name}@{hub.commit}"):
+            asked = len(hub.asked)
+            done = build_in(checkout, "--model", given)
+            assert done.returncode == 0, done.stderr
+            log = (checkout / "bin" / "docker.log").read_text()
+            weights, tokenizer = (checkout / path for path in re.findall(r"MODEL=(\S+)", log))
+            assert weights.name == "bloomz-560m-w8.bloom"
+            for file in (weights, tokenizer):
+                card = model_card(file)
+                assert (card.name, card.revision) == ("bloomz-560m", hub.commit)
+        assert len(hub.asked) == asked, "what is here was asked for again"
+
+
+@pytest.mark.parametrize("model", ["../nowhere/else", "a/../b", "/a/b", "nowhere", "a/b/c", ""])
+def test_what_is_neither_a_path_nor_a_name_is_one_sentence(checkout: Path, model: str) -> None:
+    done = build_in(checkout, "--model", model)
+    assert done.returncode != 0
+    assert done.stderr.count("\n") == 1
+    assert not list((checkout / "build").rglob("*.bloom"))
 
 
 def test_an_image_that_dies_at_once_leaves_its_last_words(tmp_path: Path) -> None:

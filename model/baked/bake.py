@@ -114,7 +114,7 @@ def bake_tokenizer_only(source: Path, output: Path, signature: Signature = UNSIG
     """Write a file that holds the tokenizer and no weights, for the tokenize function.
 
     It is made of a checkpoint folder, or taken out of a baked file, of which every byte is checked,
-    and whose card it keeps.
+    and whose card it keeps, less what concerns the weights and the chat.
     `ModelError` when the source cannot be used, or the output not be written.
     """
     if is_baked(source):
@@ -123,7 +123,7 @@ def bake_tokenizer_only(source: Path, output: Path, signature: Signature = UNSIG
             raise ModelError(f"{output} is the model itself; its tokenizer would replace it")
         model.verify()
         tokenizer = model.tokenizer()
-        card = card_of(model)
+        card = replace(card_of(model), source=None, calibration=None, chat_origin=None)
     else:
         tokenizer = Tokenizer.open(source)
         card = _signed(replace(model_card(source), license=license_of(source)), signature)

@@ -64,6 +64,11 @@ def test_a_model_is_pulled_by_its_name(run: Run, hub: FakeHub) -> None:
     again = run("pull", NAME, HF_HUB_OFFLINE="1")
     assert again.returncode == 3
     assert again.stderr.count("\n") == 1
+    here = run("pull", "--if-needed", f"{NAME}@{hub.commit}", HF_HUB_OFFLINE="1")
+    assert (here.stdout, here.stderr) == (done.stdout, "")
+    twice = run("pull", f"{NAME}@main", "--revision", "main")
+    assert twice.returncode == 2
+    assert "the revision is given twice" in twice.stderr
 
 
 def test_a_name_serves_wherever_a_model_is_named(run: Run, hub: FakeHub, tmp_path: Path) -> None:
