@@ -12,7 +12,7 @@ from pathlib import Path
 
 from model.checkpoint.generation_config import GenerationConfig
 from model.checkpoint.tensor import TensorInfo
-from model.checkpoint.weight_files import tensors_of, weight_files
+from model.checkpoint.weight_files import names_of, other_weights, tensors_of, weight_files
 from model.checkpoint.weights import TYPES, same_values
 from model.config import BloomConfig
 from model.errors import ModelError
@@ -113,11 +113,12 @@ def check_folder(folder: Path) -> None:
         raise ModelError(
             f"{folder} {problem}; a checkpoint is a folder with config.json, tokenizer.json and"
             " model.safetensors or pytorch_model.bin, and a baked model is a file NAME.bloom"
+            f"{other_weights([folder.name])}"
         )
 
 
 def _refuse_other_folders(folder: Path) -> None:
-    """Refuse adapters and folders of the hub's cache, and say what they are."""
+    """Refuse adapters, folders of the hub's cache and other programs', and say what they are."""
     for name in _ADAPTERS:
         if (folder / name).exists():
             raise ModelError(
@@ -128,6 +129,8 @@ def _refuse_other_folders(folder: Path) -> None:
         raise ModelError(
             f"{folder} is a folder of the hub's cache; the model is in {folder / 'snapshots'}/…"
         )
+    if not (folder / "config.json").exists() and (other := other_weights(names_of(folder))):
+        raise ModelError(f"{folder} has no config.json, which a checkpoint needs{other}")
 
 
 def _model_tensors(

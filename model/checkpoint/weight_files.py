@@ -46,23 +46,27 @@ def weight_files(folder: Path) -> list[Path]:
     name = main_file(lambda name: (folder / name).is_file())
     if name is not None:
         return _shards(folder / name) if name.endswith(INDEX) else [folder / name]
-    raise ModelError(no_weights(str(folder), _names(folder)))
+    raise ModelError(no_weights(str(folder), names_of(folder)))
 
 
 def no_weights(where: str, names: Iterable[str]) -> str:
     """Say that a folder or repository of these files has no weights, and what it has instead."""
-    said = (
+    return (
         f"{where} has no weights: expected model.safetensors or pytorch_model.bin, or an index of"
-        " their shards"
+        f" their shards{other_weights(names)}"
     )
+
+
+def other_weights(names: Iterable[str]) -> str:
+    """Name a file of weights that are not read, as the end of a sentence; nothing without one."""
     for name in sorted(names):
         for end, kind in _OTHERS.items():
             if name.endswith(end):
-                return f"{said}; {shown(Path(name))} is {kind}, which is not read"
-    return said
+                return f"; {shown(Path(name))} is {kind}, which is not read"
+    return ""
 
 
-def _names(folder: Path) -> Iterator[str]:
+def names_of(folder: Path) -> Iterator[str]:
     """Yield the names of a folder's files, and of those one folder below."""
     for path in (*folder.glob("*"), *folder.glob("*/*")):
         yield str(path.relative_to(folder))

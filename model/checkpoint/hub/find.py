@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from model.checkpoint.card import license_of
 from model.checkpoint.hub.client import hub_errors, hub_library
 from model.checkpoint.hub.fetch import RemoteFile, RemoteModel, fetch_missing
-from model.checkpoint.weight_files import INDEX, LARGEST_INDEX, main_file, no_weights
+from model.checkpoint.weight_files import INDEX, LARGEST_INDEX, main_file, no_weights, other_weights
 from model.config import BloomConfig
 from model.errors import ModelError
 from model.files import read_object, shown
@@ -80,6 +80,7 @@ def _refuse_others(name: str, siblings: dict[str, "RepoSibling"]) -> None:
             raise ModelError(f"{name} is an adapter (LoRA), not a whole model")
         raise ModelError(
             f"{name} has no config.json, so it is not a model that transformers can load"
+            f"{other_weights(siblings)}"
         )
     if "tokenizer.json" not in siblings:
         raise ModelError(f"{name} has no tokenizer.json, which piBLOOM needs")

@@ -28,8 +28,8 @@ def baked(tmp_path_factory: pytest.TempPathFactory) -> Bake:
     return bake_once
 
 
-@pytest.fixture(scope="session", params=["demo", "random_bloom"])
+@pytest.fixture(scope="session", params=["demo", "random_bloom", "untied_bloom"])
 def checkpoint(request: pytest.FixtureRequest) -> Path:
-    """Two shapes: 4 heads of 64, and 6 (no power of two) of 16 with padding rows."""
+    """Heads of 64; 6 (no power of two) of 16 with padding rows; of 86 with an untied head."""
     found: Path = request.getfixturevalue(request.param)
     return found
