@@ -33,7 +33,7 @@ from model.text.presets import PRESETS
     type=click.Choice(["8", "4"]),
     default="8",
     show_default=True,
-    help="Bits of a weight; the word embedding has 8 either way.",
+    help="Bits of a weight; 4 is a mixture of 4, 5, and 6 in the word embedding.",
 )
 @click.option(
     "--adapter",

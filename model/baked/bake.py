@@ -36,7 +36,7 @@ from model.text.tokenizer import Tokenizer
 from model.version import version
 
 BITS = (8, 4, 32)
-F32, W8, W4, LOW = range(4)  # enum bloom_format
+F32, W8, W4, LOW, W5, LOW2 = range(6)  # enum bloom_format
 _PAGE, _CACHE_LINE = 4096, 64  # bytes
 _NOT_FINITE, _TOO_LARGE = -1, -2  # enum bloom_value
 # How much scales that fp16 cannot keep may cost, relative to the root of the mean square.
@@ -78,10 +78,10 @@ def bake(
 ) -> list[QuantisationError]:
     """Write a model's file, with an adapter merged into it; returns each quantised tensor's error.
 
-    `bits` is 8 or 4 for the layers (the word embedding and the output head have 8 either way), or
-    32 for none at all, which serves to compare engines. `chat` replaces the chat template of the
-    checkpoint. `ModelError` when the output cannot be
-    written, or a weight is not finite, or too large or too small to be kept.
+    `bits` is 8, or 4 for a mixture (see `_matrix_format`; the word embedding and the output head
+    have 6 then), or 32 for none at all, which serves to compare engines. `chat` replaces the chat
+    template of the checkpoint. `ModelError` when the output cannot be written, or a weight is not
+    finite, or too large or too small to be kept.
     """
     if bits not in BITS:
         raise ModelError(f"bits must be one of {', '.join(map(str, BITS))}, not {bits}")
@@ -272,7 +272,7 @@ def _entries(checkpoint: Checkpoint, bits: int) -> Iterator[TensorEntry]:
     """Yield what the file will hold, in the order in which a step reads it."""
     config = checkpoint.config
     shapes = checkpoint.shapes
-    matrix = {8: W8, 4: W4, 32: F32}[bits]
+    low = LOW2 if bits == 4 else LOW
 
     def entry(kind: int, layer: int = 0) -> TensorEntry:
         name, _ = KINDS[kind]
@@ -282,11 +282,11 @@ def _entries(checkpoint: Checkpoint, bits: int) -> Iterator[TensorEntry]:
             if name.endswith(".norm"):
                 format_, rows, cols = F32, 1, -(-rows // 16) * 16
             else:
-                format_ = W4 if name.endswith(".high") else LOW
+                format_ = W4 if name.endswith(".high") else low
         else:
             if len(shape) == 2:
                 rows, cols = shape
-                format_ = matrix
+                format_ = _matrix_format(name, bits)
             else:
                 format_, rows, cols = F32, 1, -(-shape[0] // 16) * 16
         size = _c().bloom_format_size(format_, rows, cols)
@@ -303,6 +303,17 @@ def _entries(checkpoint: Checkpoint, bits: int) -> Iterator[TensorEntry]:
     if checkpoint.has_own_head:
         for kind in (_HEAD_F32,) if bits == 32 else _HEAD:
             yield entry(kind)
+
+
+def _matrix_format(name: str, bits: int) -> int:
+    """Return the format of a matrix of the layers.
+
+    Of the four matrices of a layer, rounding the last one of the MLP costs the least by far
+    (docs/architecture.md has the figures); at 4 bits, the others have 5.
+    """
+    if bits == 4:
+        return W4 if name.startswith("mlp.dense_4h_to_h") else W5
+    return W8 if bits == 8 else F32
 
 
 def _source(kind: int, layer: int) -> str:
@@ -343,7 +354,8 @@ def _write_tensor(
     for rows in tensor:
         parts: tuple[bytes, ...]
         if len(group) > 1:
-            parts = _pack_planes(rows, stats, name)
+            low = next(entry.format for entry in group if entry.format in (LOW, LOW2))
+            parts = _pack_planes(low, rows, stats, name)
         else:
             if group[0].rows == 1:
                 rows = rows.widened(group[0].cols)
@@ -376,11 +388,15 @@ def _pack(format_: int, rows: Floats, stats: PackStats, name: str) -> bytes:
     return out.raw
 
 
-def _pack_planes(rows: Floats, stats: PackStats, name: str) -> tuple[bytes, bytes, bytes]:
+def _pack_planes(
+    low_format: int, rows: Floats, stats: PackStats, name: str
+) -> tuple[bytes, bytes, bytes]:
     high = ctypes.create_string_buffer(_c().bloom_format_size(W4, rows.rows, rows.cols))
-    low = ctypes.create_string_buffer(_c().bloom_format_size(LOW, rows.rows, rows.cols))
+    low = ctypes.create_string_buffer(_c().bloom_format_size(low_format, rows.rows, rows.cols))
     norms = ctypes.create_string_buffer(4 * rows.rows)
-    code = _c().bloom_pack_embedding(rows.rows, rows.cols, rows.values, high, low, norms, stats)
+    code = _c().bloom_pack_embedding(
+        low_format, rows.rows, rows.cols, rows.values, high, low, norms, stats
+    )
     _check(code, name)
     return high.raw, low.raw, norms.raw
 
@@ -403,6 +419,6 @@ def _c() -> ctypes.CDLL:
     c.bloom_format_size.argtypes = (u32, ctypes.c_uint64, ctypes.c_uint64)
     stats = ctypes.POINTER(PackStats)
     c.bloom_pack.argtypes = (u32, u32, u32, pointer, pointer, stats)
-    c.bloom_pack_embedding.argtypes = (u32, u32, pointer, pointer, pointer, pointer, stats)
+    c.bloom_pack_embedding.argtypes = (u32, u32, u32, pointer, pointer, pointer, pointer, stats)
     check_struct("bloom_pack_stats", PackStats)
     return c

@@ -135,7 +135,7 @@ class BakedModel:
         """Every tensor, in the order of the file."""
         table = self.address + ctypes.sizeof(Header)
         found = (TensorEntry * self.header.tensors).from_address(table)
-        formats = ("F32", "W8", "W4", "LOW")
+        formats = ("F32", "W8", "W4", "LOW", "W5", "LOW2")
         return [
             BakedTensor(
                 tensor_name(each.kind, each.layer),

@@ -25,6 +25,8 @@ enum bloom_format {
     BLOOM_W8 = 1,  /* 8 bits, in blocks of 16 rows, with a scale for each group of 64 columns */
     BLOOM_W4 = 2,  /* 4 bits, likewise; also the upper plane of the word embedding and the output head */
     BLOOM_LOW = 3, /* the lower plane of the word embedding and the output head: 4 bits, row after row */
+    BLOOM_W5 = 4,  /* 5 bits, as 4 and a plane of one bit */
+    BLOOM_LOW2 = 5, /* the lower plane with 2 bits */
 };
 
 // clang-format off
@@ -116,9 +118,10 @@ _Static_assert(sizeof(struct bloom_pack_stats) == 40, "model/baked/format.py");
 enum bloom_value { BLOOM_NOT_FINITE = -1, BLOOM_TOO_LARGE = -2 };
 BLOOM_API int bloom_pack(uint32_t format, uint32_t rows, uint32_t cols, const float *values, uint8_t *out,
                          struct bloom_pack_stats *stats);
-/* The same for rows of the word embedding, as two planes, and the norm of each row of the lower plane. */
-BLOOM_API int bloom_pack_embedding(uint32_t rows, uint32_t cols, const float *values, uint8_t *high, uint8_t *low,
-                                   float *norms, struct bloom_pack_stats *stats);
+/* The same for rows of the word embedding, as two planes, and the norm of each row of the lower plane, whose format is
+ * BLOOM_LOW or BLOOM_LOW2. */
+BLOOM_API int bloom_pack_embedding(uint32_t low_format, uint32_t rows, uint32_t cols, const float *values,
+                                   uint8_t *high, uint8_t *low, float *norms, struct bloom_pack_stats *stats);
 
 /* Make an engine, of at most `max_tokens` in a step, and logits for at most `slots` sequences. `isa` names the
  * instruction set; NULL takes the fastest. Threads start with the first step, so that a process may fork before.

@@ -84,7 +84,7 @@ static void linear(struct bloom_engine *engine, size_t layer, enum bloom_kind we
     if (has_norm || !engine->f32) pool_run(&engine->pool, input_chunk, &input, tokens);
     const struct matrix *normed = has_norm ? &engine->normed : x;
     struct matmul task = {
-        .format = format_of(engine->header->bits),
+        .format = entry_of(engine->file, layer, weights)->format,
         .weights = tensor_of(engine->file, layer, weights),
         .bias = vector_of(engine->file, layer, weights + 1),
         .rows = out->cols,
@@ -139,11 +139,15 @@ static void embed(const struct bloom_engine *engine, uint32_t token, float *out)
     }
     const uint8_t *block = tensor_of(engine->file, 0, BLOOM_EMBED_HIGH) + token / BLOOM_ROWS * block_size_w4(groups);
     const uint8_t *tiles = block + scales_size(groups);
-    const uint8_t *low = tensor_of(engine->file, 0, BLOOM_EMBED_LOW) + token * low_row_size(groups);
+    int two = entry_of(engine->file, 0, BLOOM_EMBED_LOW)->format == BLOOM_LOW2, step = two ? 4 : 16;
+    size_t low_size = two ? low2_row_size(groups) : low_row_size(groups);
+    size_t scales_at = two ? low2_scales_at(groups) : low_scales_at(groups);
+    const uint8_t *low = tensor_of(engine->file, 0, BLOOM_EMBED_LOW) + token * low_size;
     for (size_t i = 0; i < cols; i++) {
         size_t g = i / BLOOM_GROUP, col = i % BLOOM_GROUP;
-        int value = 16 * w4_get(tiles + g * TILE_W4, token % BLOOM_ROWS, col) + low_get(low, g, col);
-        out[i] = half_to_float(half_at(low + low_scales_at(groups) + g * 2)) * (float)value;
+        int lower = two ? low2_get(low, g, col) : low_get(low, g, col);
+        int value = step * w4_get(tiles + g * TILE_W4, token % BLOOM_ROWS, col) + lower;
+        out[i] = half_to_float(half_at(low + scales_at + g * 2)) * (float)value;
     }
     memset(out + cols, 0, (stride - cols) * sizeof *out);
 }

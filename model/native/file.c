@@ -36,9 +36,16 @@ static int inside(uint64_t offset, uint64_t size, const struct bloom_header *hea
            size <= header->file_size - offset;
 }
 
-/* The rows, columns and format that a tensor must have; 0 if there is no tensor of this kind at these bits. */
+/* The formats that may take the place of one another: the layers' weights, and the lower plane. */
+static uint32_t family_of(uint32_t format) {
+    if (format == BLOOM_W8 || format == BLOOM_W5) return BLOOM_W4;
+    return format == BLOOM_LOW2 ? BLOOM_LOW : format;
+}
+
+/* The rows, columns and family of formats that a tensor must have; 0 if there is no tensor of this kind at these
+ * bits. */
 static int expected(const struct bloom_header *h, uint32_t kind, struct bloom_tensor *out) {
-    uint32_t matrix = format_of(h->bits);
+    uint32_t matrix = h->bits == 32 ? BLOOM_F32 : BLOOM_W4;
     uint32_t hidden = h->hidden;
     *out = (struct bloom_tensor){.kind = kind, .format = BLOOM_F32, .rows = 1, .cols = (uint32_t)padded(hidden)};
     switch (kind) {
@@ -65,6 +72,12 @@ static int expected(const struct bloom_header *h, uint32_t kind, struct bloom_te
 static int in_layer(uint32_t kind) { return kind >= BLOOM_LN1_WEIGHT && kind <= BLOOM_DOWN_BIAS; }
 static int of_head(uint32_t kind) { return kind >= BLOOM_HEAD_HIGH && kind <= BLOOM_HEAD_F32; }
 
+/* An upper plane has 4 bits, other matrices any of their family. */
+static int has_format(const struct bloom_tensor *tensor, const struct bloom_tensor *wanted) {
+    int exactly = tensor->kind == BLOOM_EMBED_HIGH || tensor->kind == BLOOM_HEAD_HIGH;
+    return (exactly ? tensor->format : family_of(tensor->format)) == wanted->format;
+}
+
 static int check_tensors(struct bloom_file *file, char *error, size_t size) {
     const struct bloom_header *h = file->header;
     const struct bloom_tensor *tensors = (const void *)(file->base + sizeof *h);
@@ -75,14 +88,14 @@ static int check_tensors(struct bloom_file *file, char *error, size_t size) {
         struct bloom_tensor wanted;
         if (t->kind >= BLOOM_KINDS || !expected(h, t->kind, &wanted) || t->layer >= (in_layer(t->kind) ? h->layers : 1))
             return refuse(error, size, "tensor %u is of a kind that a BLOOM of its size does not have", i);
-        if (t->format != wanted.format || t->rows != wanted.rows || t->cols != wanted.cols ||
+        if (!has_format(t, &wanted) || t->rows != wanted.rows || t->cols != wanted.cols ||
             t->size != bloom_format_size(t->format, t->rows, t->cols))
             return refuse(error, size, "tensor %u does not have the shape that the header asks for", i);
         if (!inside(t->offset, t->size, h, CACHE_LINE))
             return refuse(error, size, "tensor %u reaches beyond the end of the file", i);
-        const uint8_t **place = &file->tensors[in_layer(t->kind) ? t->layer + 1 : 0][t->kind];
+        const struct bloom_tensor **place = &file->tensors[in_layer(t->kind) ? t->layer + 1 : 0][t->kind];
         if (*place) return refuse(error, size, "tensor %u is there twice", i);
-        *place = file->base + t->offset;
+        *place = t;
         file->has_head |= of_head(t->kind);
     }
     for (uint32_t layer = 0; layer <= h->layers; layer++)

@@ -67,12 +67,16 @@ void head_open(struct head *head, const struct bloom_file *file, const struct ke
     size_t groups = groups_of(h->hidden), vocab = round_up(h->vocab_rows, BLOCK), blocks = vocab / BLOCK;
     int own = file->has_head, f32 = h->bits == 32;
     enum bloom_kind floats = own ? BLOOM_HEAD_F32 : BLOOM_EMBED_F32, high = own ? BLOOM_HEAD_HIGH : BLOOM_EMBED_HIGH;
+    enum bloom_kind low = own ? BLOOM_HEAD_LOW : BLOOM_EMBED_LOW;
+    int two = !f32 && entry_of(file, 0, low)->format == BLOOM_LOW2;
     *head = (struct head){
         .file = file,
         .kernels = kernels,
         .pool = pool,
         .high = tensor_of(file, 0, f32 ? floats : high),
-        .low = tensor_of(file, 0, own ? BLOOM_HEAD_LOW : BLOOM_EMBED_LOW),
+        .low = tensor_of(file, 0, low),
+        .low_size = two ? low2_row_size(groups) : low_row_size(groups),
+        .low_dot = two ? kernels->low2_dot : kernels->low_dot,
         .low_norms = vector_of(file, 0, own ? BLOOM_HEAD_NORM : BLOOM_EMBED_NORM),
         .f32 = f32,
         .slots = slots,
@@ -139,7 +143,8 @@ static void set_bit(uint64_t *bitmap, size_t id) { bitmap[id / BLOCK] |= (uint64
 /* Make the logit of an id exact, and return it. Two threads must not do so in the same block. */
 static float make_exact(struct slot *slot, size_t id) {
     if (!has_bit(slot->exact, id)) {
-        slot->logits[id] += slot->head->kernels->low_dot(slot->head->low + id * low_row_size(slot->x.groups), &slot->x);
+        const struct head *head = slot->head;
+        slot->logits[id] += head->low_dot(head->low + id * head->low_size, &slot->x);
         set_bit(slot->exact, id);
     }
     return slot->logits[id];
@@ -242,7 +247,7 @@ static void scan_chunk(void *context, size_t chunk, size_t thread) {
     uint16_t list[CHUNK];
     size_t count = list_inexact(scan, first, end, list);
     /* The rows lie apart from each other, so they are prefetched. */
-    size_t size = low_row_size(slot->x.groups);
+    size_t size = head->low_size;
     for (size_t i = 0; i < count; i++) {
         const uint8_t *next = head->low + (first + list[i + ROWS_AHEAD < count ? i + ROWS_AHEAD : i]) * size;
         for (size_t line = 0; line < size; line += CACHE_LINE) __builtin_prefetch(next + line);

@@ -1,8 +1,9 @@
 /* Quantising weights into the layouts of layout.h.
  *
- * The word embedding is also the output head, and 46% of BLOOM-560m. Its 8-bit values are kept as two planes of
- * 4 bits, value = 16 high + low with both in -8..7. The upper plane is a BLOOM_W4 matrix, and the lower one is written
- * row after row, so that single rows can be made exact at the cost of their own bytes (head.c).
+ * The word embedding is also the output head, and 46% of BLOOM-560m. Its values of 8 bits are kept as two planes of
+ * 4 bits, value = 16 high + low with both in -8..7; those of 6 bits as 4 bits and 2, value = 4 high + low with low in
+ * -2..1. The upper plane is a BLOOM_W4 matrix, and the lower one is written row after row, so that single rows can be
+ * made exact at the cost of their own bytes (head.c).
  */
 #include <math.h>
 #include <string.h>
@@ -98,13 +99,13 @@ static float covering_scale(const float *values, int least, int most) {
 static struct group quantise(const float *values, int least, int most) {
     struct group out = {0};
     float scale = covering_scale(values, least, most);
-    if (most - least < 32) {
+    if (most - least < 64) {
         /* With few steps, a smaller scale that clips the largest values can have a smaller error: try some. */
         double best = error_of(values, scale, least, most);
         float first = scale;
-        for (int i = 1; i <= 10; i++) {
+        for (int i = 1; i <= 16; i++) {
             for (int sign = -1; sign <= 1; sign += 2) {
-                float tried = (float)sign * first * (1 - 0.03f * (float)i);
+                float tried = (float)sign * first * (1 - 0.02f * (float)i);
                 double error = error_of(values, tried, least, most);
                 if (error < best) {
                     best = error;
@@ -168,12 +169,30 @@ static size_t load(float *out, const float *row, size_t group, size_t cols) {
     return count;
 }
 
+/* How a format of blocks keeps whole numbers. */
+struct code {
+    int least, most;
+    size_t tile_size;
+    void (*put)(uint8_t *tile, size_t lane, size_t col, int value);
+};
+
+static void w8_put(uint8_t *tile, size_t lane, size_t col, int value) { tile[w8_byte(lane, col)] = (uint8_t)value; }
+
+static struct code code_of(uint32_t format) {
+    if (format == BLOOM_W8) return (struct code){-127, 127, TILE_W8, w8_put};
+    if (format == BLOOM_W5) return (struct code){-16, 15, TILE_W5, w5_put};
+    return (struct code){-8, 7, TILE_W4, w4_put};
+}
+
 /* Blocks of zeros: rows and columns that are only padding stay so. */
-static void clear_w4(uint8_t *out, size_t blocks, size_t groups) {
-    size_t size = block_size_w4(groups), scales = scales_size(groups);
+static void clear(const struct code *code, uint8_t *out, size_t blocks, size_t groups) {
+    size_t scales = scales_size(groups), size = scales + groups * code->tile_size;
     for (size_t b = 0; b < blocks; b++) {
+        uint8_t *tiles = out + b * size + scales;
         memset(out + b * size, 0, scales);
-        memset(out + b * size + scales, W4_ZERO << 4 | W4_ZERO, size - scales);
+        for (size_t lane = 0; lane < BLOOM_ROWS; lane++)
+            for (size_t i = 0; i < BLOOM_GROUP; i++) code->put(tiles, lane, i, 0);
+        for (size_t g = 1; g < groups; g++) memcpy(tiles + g * code->tile_size, tiles, code->tile_size);
     }
 }
 
@@ -183,7 +202,9 @@ uint64_t bloom_format_size(uint32_t format, uint64_t rows, uint64_t cols) {
     case BLOOM_F32: return rows * padded(cols) * sizeof(float);
     case BLOOM_W8: return blocks * block_size_w8(groups);
     case BLOOM_W4: return blocks * block_size_w4(groups);
+    case BLOOM_W5: return blocks * block_size_w5(groups);
     case BLOOM_LOW: return rows * low_row_size(groups);
+    case BLOOM_LOW2: return rows * low2_row_size(groups);
     default: return 0;
     }
 }
@@ -202,11 +223,9 @@ int bloom_pack(uint32_t format, uint32_t rows, uint32_t cols, const float *value
         pack_f32(rows, cols, values, out);
         return 0;
     }
-    int w8 = format == BLOOM_W8;
-    size_t groups = groups_of(cols), blocks = blocks_of(rows);
-    size_t size = w8 ? block_size_w8(groups) : block_size_w4(groups), tile_size = w8 ? TILE_W8 : TILE_W4;
-    if (w8) memset(out, 0, blocks * size);
-    else clear_w4(out, blocks, groups);
+    struct code code = code_of(format);
+    size_t groups = groups_of(cols), size = scales_size(groups) + groups * code.tile_size;
+    clear(&code, out, blocks_of(rows), groups);
     for (size_t row = 0; row < rows; row++) {
         uint8_t *block = out + row / BLOOM_ROWS * size;
         size_t lane = row % BLOOM_ROWS;
@@ -214,27 +233,28 @@ int bloom_pack(uint32_t format, uint32_t rows, uint32_t cols, const float *value
         for (size_t g = 0; g < groups; g++) {
             float part[BLOOM_GROUP];
             size_t count = load(part, values + row * cols, g, cols);
-            struct group group = w8 ? quantise(part, -127, 127) : quantise(part, -8, 7);
+            struct group group = quantise(part, code.least, code.most);
             if (isinf(half_to_float(group.scale))) return BLOOM_TOO_LARGE;
             add_group(part, &group, count, stats, &whole);
             put_half(block + g * TILE_SCALES + lane * 2, group.scale);
-            uint8_t *tile = block + scales_size(groups) + g * tile_size;
-            for (size_t i = 0; i < BLOOM_GROUP; i++) {
-                if (w8) tile[w8_byte(lane, i)] = (uint8_t)group.q[i];
-                else w4_put(tile, lane, i, group.q[i]);
-            }
+            uint8_t *tile = block + scales_size(groups) + g * code.tile_size;
+            for (size_t i = 0; i < BLOOM_GROUP; i++) code.put(tile, lane, i, group.q[i]);
         }
         add_row(&whole, stats);
     }
     return 0;
 }
 
-int bloom_pack_embedding(uint32_t rows, uint32_t cols, const float *values, uint8_t *high, uint8_t *low, float *norms,
-                         struct bloom_pack_stats *stats) {
+int bloom_pack_embedding(uint32_t low_format, uint32_t rows, uint32_t cols, const float *values, uint8_t *high,
+                         uint8_t *low, float *norms, struct bloom_pack_stats *stats) {
     int problem = check_values(values, (size_t)rows * cols);
     if (problem) return problem;
-    size_t groups = groups_of(cols), size = block_size_w4(groups), low_size = low_row_size(groups);
-    clear_w4(high, blocks_of(rows), groups);
+    int two = low_format == BLOOM_LOW2, step = two ? 4 : 16; /* value = step * high + low */
+    struct code code = code_of(BLOOM_W4);
+    size_t groups = groups_of(cols), size = block_size_w4(groups);
+    size_t low_size = two ? low2_row_size(groups) : low_row_size(groups);
+    size_t scales_at = two ? low2_scales_at(groups) : low_scales_at(groups);
+    clear(&code, high, blocks_of(rows), groups);
     memset(low, 0, rows * low_size);
     for (size_t row = 0; row < rows; row++) {
         uint8_t *block = high + row / BLOOM_ROWS * size, *low_row = low + row * low_size;
@@ -244,18 +264,19 @@ int bloom_pack_embedding(uint32_t rows, uint32_t cols, const float *values, uint
         for (size_t g = 0; g < groups; g++) {
             float part[BLOOM_GROUP];
             size_t count = load(part, values + row * cols, g, cols);
-            struct group group = quantise(part, -128, 119); /* 16 * 7 + 7 */
-            /* The upper plane's scale is 16 times this one, and fp16 ends at 65504. */
+            struct group group = quantise(part, -8 * step, 7 * step + step / 2 - 1);
+            /* The upper plane's scale is up to 16 times this one, and fp16 ends at 65504. */
             if (fabsf(half_to_float(group.scale)) > 4000) return BLOOM_TOO_LARGE;
             add_group(part, &group, count, stats, &whole);
             float scale = half_to_float(group.scale);
-            put_half(block + g * TILE_SCALES + lane * 2, float_to_half(scale * 16));
-            put_half(low_row + low_scales_at(groups) + g * 2, group.scale);
+            put_half(block + g * TILE_SCALES + lane * 2, float_to_half(scale * (float)step));
+            put_half(low_row + scales_at + g * 2, group.scale);
             uint8_t *tile = block + scales_size(groups) + g * TILE_W4;
             for (size_t i = 0; i < BLOOM_GROUP; i++) {
-                int upper = (group.q[i] + 8 + 256) / 16 - 16, lower = group.q[i] - 16 * upper;
+                int upper = (group.q[i] + step / 2 + 8 * step) / step - 8, lower = group.q[i] - step * upper;
                 w4_put(tile, lane, i, upper);
-                low_put(low_row, g, i, lower);
+                if (two) low2_put(low_row, g, i, lower);
+                else low_put(low_row, g, i, lower);
                 square += (double)scale * lower * scale * lower;
             }
         }

@@ -17,6 +17,20 @@ INLINE void load_i8(const int8_t *from, vec16 *out) {
 
 INLINE int8x16_t quad(const int8_t *from) { return vreinterpretq_s8_s32(vld1q_dup_s32((const int32_t *)from)); }
 
+INLINE int8x16_t nibbles(uint8x16_t both) { return vreinterpretq_s8_u8(vandq_u8(both, vdupq_n_u8(15))); }
+
+/* The inverted fifth bits of BLOOM_W5, for line `i` of the nibbles and the three that follow: ones for values below 0. */
+INLINE uint8x16_t negatives(const uint8_t *tile, int i, int r) {
+    return vmvnq_u8(vld1q_u8(tile + TILE_W4 + i / LINES_OF_BITS * CACHE_LINE + r * 16));
+}
+
+/* The values of BLOOM_W5 of which `both` holds the lower 4 bits, and `negative` in bit `bit` whether they are below 0:
+ * all upper bits are set then, which makes a signed number. */
+INLINE int8x16_t fives(uint8x16_t both, uint8x16_t negative, int bit) {
+    uint8x16_t mask = vtstq_u8(negative, vdupq_n_u8((uint8_t)(1 << bit)));
+    return vreinterpretq_s8_u8(vsliq_n_u8(both, mask, 4));
+}
+
 /* rows += sums * (scales of the rows) * (scale of the activations) */
 INLINE void add_group(const struct matmul *task, const uint8_t *block, size_t g, size_t token, const int32x4_t *sums,
                       float32x4_t *rows) {
@@ -34,31 +48,62 @@ INLINE void store_token(const struct matmul *task, size_t token, size_t row, con
     store_rows(task, token, row, value);
 }
 
-static float low_dot(const uint8_t *row, const struct activations *x) {
-    const uint8_t *scales = row + low_scales_at(x->groups);
-    float32x4_t totals[2] = {vdupq_n_f32(0), vdupq_n_f32(0)};
-    for (size_t g = 0; g < x->groups; g++) {
-        float16x4_t half = vreinterpret_f16_u16(vld1_dup_u16((const uint16_t *)(const void *)scales + g));
-        float32x4_t scale = vmulq_n_f32(vcvt_f32_f16(half), x->scale[g]);
-        for (int i = 0; i < 2; i++) {
-            const int8_t *q = x->q + g * BLOOM_GROUP + i * 16;
-            uint8x16_t both = vld1q_u8(row + g * LOW_GROUP + i * 16);
-            int8x16_t lower = vreinterpretq_s8_u8(vandq_u8(both, vdupq_n_u8(15)));
-            int8x16_t upper = vreinterpretq_s8_u8(vshrq_n_u8(both, 4));
-            int8x16_t a = vld1q_s8(q), b = vld1q_s8(q + LOW_GROUP);
-            int16x8_t first = vmull_s8(vget_low_s8(lower), vget_low_s8(a));
-            int16x8_t second = vmull_high_s8(lower, a);
-            first = vmlal_s8(first, vget_low_s8(upper), vget_low_s8(b));
-            second = vmlal_high_s8(second, upper, b);
-            int32x4_t sums = vpaddq_s32(vpaddlq_s16(first), vpaddlq_s16(second));
-            if (i == 0) sums = vaddq_s32(sums, vsetq_lane_s32(-W4_ZERO * x->sum[g], vdupq_n_s32(0), 0));
-            totals[i] = vfmaq_f32(totals[i], vcvtq_f32_s32(sums), scale);
-        }
-    }
+/* Add the products of 16 columns of the one plane and 16 of the other to 4 lanes. */
+INLINE int32x4_t low_products(int8x16_t lower, int8x16_t upper, const int8_t *q) {
+    int8x16_t a = vld1q_s8(q), b = vld1q_s8(q + LOW_GROUP);
+    int16x8_t first = vmull_s8(vget_low_s8(lower), vget_low_s8(a));
+    int16x8_t second = vmull_high_s8(lower, a);
+    first = vmlal_s8(first, vget_low_s8(upper), vget_low_s8(b));
+    second = vmlal_high_s8(second, upper, b);
+    return vpaddq_s32(vpaddlq_s16(first), vpaddlq_s16(second));
+}
+
+/* The scale of a group in a row of the lower plane times that of the activations. */
+INLINE float32x4_t low_scale(const uint8_t *scales, const struct activations *x, size_t g) {
+    float16x4_t half = vreinterpret_f16_u16(vld1_dup_u16((const uint16_t *)(const void *)scales + g));
+    return vmulq_n_f32(vcvt_f32_f16(half), x->scale[g]);
+}
+
+INLINE int32x4_t in_lane_0(int32_t value) { return vsetq_lane_s32(value, vdupq_n_s32(0), 0); }
+
+INLINE float sum_of_totals(const float32x4_t *totals) {
     float lanes[8];
     vst1q_f32(lanes, totals[0]);
     vst1q_f32(lanes + 4, totals[1]);
     return sum_of_8(lanes);
+}
+
+static float low_dot(const uint8_t *row, const struct activations *x) {
+    float32x4_t totals[2] = {vdupq_n_f32(0), vdupq_n_f32(0)};
+    for (size_t g = 0; g < x->groups; g++) {
+        float32x4_t scale = low_scale(row + low_scales_at(x->groups), x, g);
+        for (int i = 0; i < 2; i++) {
+            uint8x16_t both = vld1q_u8(row + g * LOW_GROUP + i * 16);
+            int8x16_t upper = vreinterpretq_s8_u8(vshrq_n_u8(both, 4));
+            int32x4_t sums = low_products(nibbles(both), upper, x->q + g * BLOOM_GROUP + i * 16);
+            if (i == 0) sums = vaddq_s32(sums, in_lane_0(-W4_ZERO * x->sum[g]));
+            totals[i] = vfmaq_f32(totals[i], vcvtq_f32_s32(sums), scale);
+        }
+    }
+    return sum_of_totals(totals);
+}
+
+static float low2_dot(const uint8_t *row, const struct activations *x) {
+    const uint8x16_t two_bits = vdupq_n_u8(3);
+    float32x4_t totals[2] = {vdupq_n_f32(0), vdupq_n_f32(0)};
+    for (size_t g = 0; g < x->groups; g++) {
+        float32x4_t scale = low_scale(row + low2_scales_at(x->groups), x, g);
+        uint8x16_t all = vld1q_u8(row + g * LOW2_GROUP);
+        for (int i = 0; i < 2; i++) {
+            int8x16_t lower = vreinterpretq_s8_u8(vandq_u8(all, two_bits));
+            int8x16_t upper = vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8(all, 4), two_bits));
+            int32x4_t sums = low_products(lower, upper, x->q + g * BLOOM_GROUP + i * 16);
+            if (i == 0) sums = vaddq_s32(sums, in_lane_0(-LOW2_ZERO * x->sum[g]));
+            totals[i] = vfmaq_f32(totals[i], vcvtq_f32_s32(sums), scale);
+            all = vshrq_n_u8(all, 2);
+        }
+    }
+    return sum_of_totals(totals);
 }
 
 #endif

@@ -66,27 +66,43 @@ INLINE void block_w8(const struct matmul *task, const uint8_t *block, size_t row
     store_tokens(task, token, count, row, rows);
 }
 
-/* Nibbles are unsigned, and the sum of 8 pairs of products fits into 16 bits (8 * 2 * 15 * 127 < 2^15). */
-INLINE void block_w4(const struct matmul *task, const uint8_t *block, size_t row, size_t token, int count) {
-    size_t groups = task->x.groups;
+/* The fifth bits of a line's lower or upper nibbles, as 16 or 0: bit `bit` of each byte. */
+INLINE __m256i fifth(__m256i bits, int bit) {
+    __m256i moved = bit < 4 ? _mm256_slli_epi16(bits, 4 - bit) : _mm256_srli_epi16(bits, bit - 4);
+    return _mm256_and_si256(moved, _mm256_set1_epi8(16));
+}
+
+/* Codes are unsigned. The sum of 8 pairs of products of 4 bits fits into 16 bits (8 * 2 * 15 * 127 < 2^15), and of
+ * 4 pairs of products of 5 bits (4 * 2 * 31 * 127 < 2^15). */
+INLINE void block_nibbles(const struct matmul *task, const uint8_t *block, size_t row, size_t token, int count,
+                          int five) {
+    size_t groups = task->x.groups, tile_size = five ? TILE_W5 : TILE_W4;
     const uint8_t *tiles = block + scales_size(groups);
     const __m256i ones = _mm256_set1_epi16(1), nibble = _mm256_set1_epi8(15);
+    const int lines = five ? 2 : 4, zero = five ? W5_ZERO : W4_ZERO;
     __m256 rows[4][2];
     for (int c = 0; c < count; c++) rows[c][0] = rows[c][1] = _mm256_setzero_ps();
     for (size_t g = 0; g < groups; g++) {
-        const uint8_t *tile = tiles + g * TILE_W4;
+        const uint8_t *tile = tiles + g * tile_size;
         __m256i sums[4][2];
         for (int c = 0; c < count; c++)
-            sums[c][0] = sums[c][1] = _mm256_set1_epi32(-W4_ZERO * task->x.sum[(token + (size_t)c) * groups + g]);
-        for (int part = 0; part < 2; part++) {
+            sums[c][0] = sums[c][1] = _mm256_set1_epi32(-zero * task->x.sum[(token + (size_t)c) * groups + g]);
+#pragma GCC unroll 4
+        for (int first = 0; first < LINES_W4; first += lines) {
             __m256i pairs[4][2];
             for (int c = 0; c < count; c++) pairs[c][0] = pairs[c][1] = _mm256_setzero_si256();
-            for (int i = part * 4; i < part * 4 + 4; i++) {
+#pragma GCC unroll 4
+            for (int i = first; i < first + lines; i++) {
                 _mm_prefetch((const char *)tile + PREFETCH + i * CACHE_LINE, _MM_HINT_T0);
                 for (int half = 0; half < 2; half++) {
                     __m256i both = line(tile + i * CACHE_LINE, half);
                     __m256i lower = _mm256_and_si256(both, nibble);
                     __m256i upper = _mm256_and_si256(_mm256_srli_epi16(both, 4), nibble);
+                    if (five) {
+                        __m256i bits = line(tile + TILE_W4 + i / LINES_OF_BITS * CACHE_LINE, half);
+                        lower = _mm256_or_si256(lower, fifth(bits, i % LINES_OF_BITS));
+                        upper = _mm256_or_si256(upper, fifth(bits, i % LINES_OF_BITS + 4));
+                    }
                     for (int c = 0; c < count; c++) {
                         const int8_t *x = task->x.q + ((token + (size_t)c) * groups + g) * BLOOM_GROUP + i * 2 * QUAD;
                         __m256i two = _mm256_add_epi16(_mm256_maddubs_epi16(lower, quad(x)),
@@ -102,6 +118,13 @@ INLINE void block_w4(const struct matmul *task, const uint8_t *block, size_t row
         add_group(task, block, g, token, count, sums, rows);
     }
     store_tokens(task, token, count, row, rows);
+}
+
+INLINE void block_w4(const struct matmul *task, const uint8_t *block, size_t row, size_t token, int count) {
+    block_nibbles(task, block, row, token, count, 0);
+}
+INLINE void block_w5(const struct matmul *task, const uint8_t *block, size_t row, size_t token, int count) {
+    block_nibbles(task, block, row, token, count, 1);
 }
 
 INLINE __m256i add_low_products(__m256i sums, __m256i lower, __m256i upper, const __m256i *q) {

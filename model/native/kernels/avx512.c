@@ -65,10 +65,18 @@ INLINE void block_w8(const struct matmul *task, const uint8_t *block, size_t row
     store_tokens(task, token, count, row, rows);
 }
 
-INLINE void block_w4(const struct matmul *task, const uint8_t *block, size_t row, size_t token, int count) {
-    size_t groups = task->x.groups;
+/* The fifth bits of a line's lower or upper nibbles, as 16 or 0: bit `bit` of each byte. */
+INLINE __m512i fifth(__m512i bits, int bit) {
+    __m512i moved = bit < 4 ? _mm512_slli_epi16(bits, (unsigned)(4 - bit)) : _mm512_srli_epi16(bits, (unsigned)(bit - 4));
+    return _mm512_and_si512(moved, _mm512_set1_epi8(16));
+}
+
+INLINE void block_nibbles(const struct matmul *task, const uint8_t *block, size_t row, size_t token, int count,
+                          int five) {
+    size_t groups = task->x.groups, tile_size = five ? TILE_W5 : TILE_W4;
     const uint8_t *tiles = block + scales_size(groups);
     const __m512i nibble = _mm512_set1_epi8(15);
+    const int zero = five ? W5_ZERO : W4_ZERO;
     const int8_t *x[8];
     __m512 rows[8];
     for (int c = 0; c < count; c++) {
@@ -76,16 +84,21 @@ INLINE void block_w4(const struct matmul *task, const uint8_t *block, size_t row
         rows[c] = _mm512_setzero_ps();
     }
     for (size_t g = 0; g < groups; g++) {
-        const uint8_t *tile = tiles + g * TILE_W4;
+        const uint8_t *tile = tiles + g * tile_size;
         __m512i sums[8], others = _mm512_setzero_si512();
         for (int c = 0; c < count; c++)
-            sums[c] = _mm512_set1_epi32(-W4_ZERO * task->x.sum[(token + (size_t)c) * groups + g]);
+            sums[c] = _mm512_set1_epi32(-zero * task->x.sum[(token + (size_t)c) * groups + g]);
 #pragma GCC unroll 8
         for (int i = 0; i < LINES_W4; i++) {
             _mm_prefetch((const char *)tile + PREFETCH + i * CACHE_LINE, _MM_HINT_T0);
             __m512i both = _mm512_loadu_si512(tile + i * CACHE_LINE);
             __m512i lower = _mm512_and_si512(both, nibble);
             __m512i upper = _mm512_and_si512(_mm512_srli_epi16(both, 4), nibble);
+            if (five) {
+                __m512i bits = _mm512_loadu_si512(tile + TILE_W4 + i / LINES_OF_BITS * CACHE_LINE);
+                lower = _mm512_or_si512(lower, fifth(bits, i % LINES_OF_BITS));
+                upper = _mm512_or_si512(upper, fifth(bits, i % LINES_OF_BITS + 4));
+            }
             for (int c = 0; c < count; c++) {
                 const int8_t *eight = x[c] + g * BLOOM_GROUP + i * 2 * QUAD;
                 sums[c] = _mm512_dpbusd_epi32(sums[c], lower, quad(eight));
@@ -97,6 +110,13 @@ INLINE void block_w4(const struct matmul *task, const uint8_t *block, size_t row
         add_group(task, block, g, token, count, sums, rows);
     }
     store_tokens(task, token, count, row, rows);
+}
+
+INLINE void block_w4(const struct matmul *task, const uint8_t *block, size_t row, size_t token, int count) {
+    block_nibbles(task, block, row, token, count, 0);
+}
+INLINE void block_w5(const struct matmul *task, const uint8_t *block, size_t row, size_t token, int count) {
+    block_nibbles(task, block, row, token, count, 1);
 }
 
 INLINE __m256i add_low_products(__m256i sums, __m256i lower, __m256i upper, const __m256i *q) {

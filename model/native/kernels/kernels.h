@@ -21,7 +21,7 @@ struct matmul {
     const uint8_t *weights; /* [rows][cols], as layout.h describes the format */
     const float *bias;      /* [rows], or NULL */
     size_t rows, cols;
-    struct activations x; /* [tokens], for BLOOM_W8 and BLOOM_W4 */
+    struct activations x; /* [tokens], for all formats but BLOOM_F32 */
     const float *x_f32;   /* [tokens][x_f32_stride], for BLOOM_F32 */
     size_t x_f32_stride;
     float *out; /* [tokens][out_stride]; ADD adds to what is there */
@@ -54,8 +54,9 @@ struct kernels {
     void (*layer_norm)(const float *x, const float *weight, const float *bias, size_t size, float epsilon, float *out);
     /* Append the keys and values, then attend; `scores` has room for start + tokens floats, padded. */
     void (*attend)(const struct attention *task, float *scores);
-    /* The dot product of a row of the lower plane and one token's activations. */
+    /* The dot product of a row of the lower plane, of 4 bits or 2, and one token's activations. */
     float (*low_dot)(const uint8_t *row, const struct activations *x);
+    float (*low2_dot)(const uint8_t *row, const struct activations *x);
     /* The sum of exp((x - largest) * factor). */
     double (*sum_exp)(const float *x, size_t count, float largest, float factor);
 };

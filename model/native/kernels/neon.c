@@ -39,26 +39,29 @@ INLINE void block_w8(const struct matmul *task, const uint8_t *block, size_t row
     store_token(task, token, row, rows);
 }
 
-/* The sum of 16 products of a nibble and 8 bits fits into 16 bits (16 * 15 * 127 < 2^15). */
-INLINE void block_w4(const struct matmul *task, const uint8_t *block, size_t row, size_t token, int count) {
-    (void)count;
-    size_t groups = task->x.groups;
+/* The sum of 16 products of a nibble and 8 bits fits into 16 bits (16 * 15 * 127 < 2^15), and that of signed 5 bits
+ * (16 * 16 * 127 < 2^15). */
+INLINE void block_nibbles(const struct matmul *task, const uint8_t *block, size_t row, size_t token, int five) {
+    size_t groups = task->x.groups, tile_size = five ? TILE_W5 : TILE_W4;
     const uint8_t *tiles = block + scales_size(groups);
-    const uint8x16_t nibble = vdupq_n_u8(15);
     float32x4_t rows[4] = {vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0)};
     for (size_t g = 0; g < groups; g++) {
-        const uint8_t *tile = tiles + g * TILE_W4;
+        const uint8_t *tile = tiles + g * tile_size;
         const int8_t *x = task->x.q + (token * groups + g) * BLOOM_GROUP;
         int16x8_t lower[4], upper[4];
-        int32x4_t sums[4], offset = vdupq_n_s32(-W4_ZERO * task->x.sum[token * groups + g]);
+        int32x4_t sums[4], offset = vdupq_n_s32(five ? 0 : -W4_ZERO * task->x.sum[token * groups + g]);
+        uint8x16_t negative[4];
         for (int r = 0; r < 4; r++) lower[r] = upper[r] = vdupq_n_s16(0);
+#pragma GCC unroll 8
         for (int i = 0; i < LINES_W4; i++) {
             __builtin_prefetch(tile + PREFETCH + i * CACHE_LINE);
             int8x16_t a = quad(x + i * 2 * QUAD), b = quad(x + i * 2 * QUAD + QUAD);
             for (int r = 0; r < 4; r++) {
                 uint8x16_t both = vld1q_u8(tile + i * CACHE_LINE + r * 16);
-                int8x16_t v = vreinterpretq_s8_u8(vandq_u8(both, nibble));
-                int8x16_t w = vreinterpretq_s8_u8(vshrq_n_u8(both, 4));
+                if (five && i % LINES_OF_BITS == 0) negative[r] = negatives(tile, i, r);
+                int8x16_t v = five ? fives(both, negative[r], i % LINES_OF_BITS) : nibbles(both);
+                int8x16_t w = five ? fives(vshrq_n_u8(both, 4), negative[r], i % LINES_OF_BITS + 4)
+                                   : vreinterpretq_s8_u8(vshrq_n_u8(both, 4));
                 lower[r] = vmlal_s8(lower[r], vget_low_s8(v), vget_low_s8(a));
                 upper[r] = vmlal_high_s8(upper[r], v, a);
                 lower[r] = vmlal_s8(lower[r], vget_low_s8(w), vget_low_s8(b));
@@ -70,6 +73,15 @@ INLINE void block_w4(const struct matmul *task, const uint8_t *block, size_t row
         add_group(task, block, g, token, sums, rows);
     }
     store_token(task, token, row, rows);
+}
+
+INLINE void block_w4(const struct matmul *task, const uint8_t *block, size_t row, size_t token, int count) {
+    (void)count;
+    block_nibbles(task, block, row, token, 0);
+}
+INLINE void block_w5(const struct matmul *task, const uint8_t *block, size_t row, size_t token, int count) {
+    (void)count;
+    block_nibbles(task, block, row, token, 1);
 }
 
 #define TOKENS_AT_ONCE 1

@@ -49,6 +49,22 @@ static void block_w4(const struct matmul *task, const uint8_t *block, size_t row
     store_rows(task, token, row, load(rows));
 }
 
+static void block_w5(const struct matmul *task, const uint8_t *block, size_t row, size_t token, int count) {
+    (void)count;
+    size_t groups = task->x.groups;
+    const uint8_t *tiles = block + scales_size(groups);
+    float rows[BLOOM_ROWS] = {0};
+    for (size_t g = 0; g < groups; g++) {
+        const uint8_t *tile = tiles + g * TILE_W5;
+        const int8_t *x = task->x.q + (token * groups + g) * BLOOM_GROUP;
+        int32_t sums[BLOOM_ROWS] = {0};
+        for (size_t lane = 0; lane < BLOOM_ROWS; lane++)
+            for (size_t i = 0; i < BLOOM_GROUP; i++) sums[lane] += x[i] * w5_get(tile, lane, i);
+        add_group(task, block, g, token, sums, rows);
+    }
+    store_rows(task, token, row, load(rows));
+}
+
 /* Eight lanes: lane l sums columns 4l to 4l + 3 and 4l + 32 to 4l + 35. That a nibble stands for its value
  * plus 8 is made up for in lane 0. */
 static float low_dot(const uint8_t *row, const struct activations *x) {
@@ -60,6 +76,20 @@ static float low_dot(const uint8_t *row, const struct activations *x) {
         int32_t sums[8] = {-W4_ZERO * x->sum[g]};
         for (size_t i = 0; i < LOW_GROUP; i++)
             sums[i / 4] += (pairs[i] & 15) * q[i] + (pairs[i] >> 4) * q[i + LOW_GROUP];
+        float scale = half_to_float(half_at(scales + g * 2)) * x->scale[g];
+        for (int lane = 0; lane < 8; lane++) lanes[lane] = fmaf((float)sums[lane], scale, lanes[lane]);
+    }
+    return sum_of_8(lanes);
+}
+
+/* The same lanes as in low_dot, and again lane 0 makes up for what stands for 0. */
+static float low2_dot(const uint8_t *row, const struct activations *x) {
+    const uint8_t *scales = row + low2_scales_at(x->groups);
+    float lanes[8] = {0};
+    for (size_t g = 0; g < x->groups; g++) {
+        const int8_t *q = x->q + g * BLOOM_GROUP;
+        int32_t sums[8] = {-LOW2_ZERO * x->sum[g]};
+        for (size_t i = 0; i < BLOOM_GROUP; i++) sums[i % 32 / 4] += (low2_get(row, g, i) + LOW2_ZERO) * q[i];
         float scale = half_to_float(half_at(scales + g * 2)) * x->scale[g];
         for (int lane = 0; lane < 8; lane++) lanes[lane] = fmaf((float)sums[lane], scale, lanes[lane]);
     }

@@ -3,9 +3,9 @@
  *     LANES                  the floats of a register, before all includes
  *     TOKENS_AT_ONCE         the most tokens whose sums its registers hold: 1, 2, 4 or 8
  *     load_i8                see simd.h
- *     block_w8, block_w4     16 rows of a matrix times `count` tokens, from `token` on. `count` is a
+ *     block_w8, block_w4, block_w5   16 rows of a matrix times `count` tokens, from `token` on. `count` is a
  *                            constant wherever they are called, so that the sums stay in registers.
- *     low_dot                see kernels.h
+ *     low_dot, low2_dot      see kernels.h
  */
 #include "attention.h"
 #include "epilogue.h"
@@ -30,6 +30,7 @@
 
 MATMUL_BLOCKS(w8)
 MATMUL_BLOCKS(w4)
+MATMUL_BLOCKS(w5)
 
 /* Unquantised weights: for comparison with other implementations, not for speed. */
 static void matmul_f32(const struct matmul *task, size_t first_block, size_t last_block) {
@@ -53,8 +54,9 @@ static void matmul(const struct matmul *task, size_t first_block, size_t last_bl
     switch (task->format) {
     case BLOOM_W8: matmul_w8(task, first_block, last_block); break;
     case BLOOM_W4: matmul_w4(task, first_block, last_block); break;
+    case BLOOM_W5: matmul_w5(task, first_block, last_block); break;
     default: matmul_f32(task, first_block, last_block);
     }
 }
 
-#define KERNELS(set) const struct kernels kernels_##set = {#set, matmul, quantise, layer_norm, attend, low_dot, sum_exp}
+#define KERNELS(set) const struct kernels kernels_##set = {#set, matmul, quantise, layer_norm, attend, low_dot, low2_dot, sum_exp}

@@ -34,6 +34,8 @@ VALUES = {
     "BLOOM_W8": bake.W8,
     "BLOOM_W4": bake.W4,
     "BLOOM_LOW": bake.LOW,
+    "BLOOM_W5": bake.W5,
+    "BLOOM_LOW2": bake.LOW2,
     "BLOOM_NOT_FINITE": bake._NOT_FINITE,
     "BLOOM_TOO_LARGE": bake._TOO_LARGE,
     "BLOOM_PAGE": pages.PAGE,
