@@ -21,11 +21,11 @@ enum {
 
 /* How the numbers of a tensor are written; layout.h describes each. */
 enum bloom_format {
-    BLOOM_F32 = 0, /* floats */
-    BLOOM_W8 = 1,  /* 8 bits, in blocks of 16 rows, with a scale for each group of 64 columns */
-    BLOOM_W4 = 2,  /* 4 bits, likewise; also the upper plane of the word embedding and the output head */
-    BLOOM_LOW = 3, /* the lower plane of the word embedding and the output head: 4 bits, row after row */
-    BLOOM_W5 = 4,  /* 5 bits, as 4 and a plane of one bit */
+    BLOOM_F32 = 0,  /* floats */
+    BLOOM_W8 = 1,   /* 8 bits, in blocks of 16 rows, with a scale for each group of 64 columns */
+    BLOOM_W4 = 2,   /* 4 bits, likewise; also the upper plane of the word embedding and the output head */
+    BLOOM_LOW = 3,  /* the lower plane of the word embedding and the output head: 4 bits, row after row */
+    BLOOM_W5 = 4,   /* 5 bits, as 4 and a plane of one bit */
     BLOOM_LOW2 = 5, /* the lower plane with 2 bits */
 };
 

@@ -5,7 +5,7 @@
 
 static double largest_of(const float *values, uint64_t count) {
     double largest = -INFINITY;
-    for (uint64_t i = 0; i < count; i++) largest = fmax(largest, values[i]);
+    for (uint64_t i = 0; i < count; i++) largest = values[i] > largest ? values[i] : largest;
     return largest;
 }
 

@@ -8,7 +8,7 @@ struct bloom_file {
     const uint8_t *base;
     size_t size;
     const struct bloom_header *header;
-    int has_head;                           /* of its own: it is not the word embedding */
+    int has_head;                                       /* of its own: it is not the word embedding */
     const struct bloom_tensor *(*tensors)[BLOOM_KINDS]; /* [0]: of the whole model; [1 + layer]: of a layer */
 };
 

@@ -94,7 +94,7 @@ void head_open(struct head *head, const struct bloom_file *file, const struct ke
         .best = zeros(buffers, vocab, sizeof(struct candidate)),
         .partial = zeros(buffers, blocks, sizeof(double)),
     };
-    if (buffers->failed || head->f32) return;
+    if (buffers->failed || !head->low_norms) return;
     for (size_t first = 0; first < h->n_vocab; first += BLOCK)
         head->block_norm_max[first / BLOCK] = largest_of(head->low_norms + first, smaller(BLOCK, h->n_vocab - first));
 }

@@ -19,9 +19,9 @@ struct head {
     const struct bloom_file *file;
     const struct kernels *kernels;
     struct pool *pool;
-    const uint8_t *high;    /* the planes of the matrix, or `f32` floats in `high` */
-    const uint8_t *low;     /* NULL for floats */
-    size_t low_size;        /* of a row of it, in bytes */
+    const uint8_t *high; /* the planes of the matrix, or `f32` floats in `high` */
+    const uint8_t *low;  /* NULL for floats */
+    size_t low_size;     /* of a row of it, in bytes */
     float (*low_dot)(const uint8_t *row, const struct activations *x);
     const float *low_norms; /* of the lower plane's rows; NULL for floats */
     int f32;                /* the matrix is floats, and all logits are exact */

@@ -67,7 +67,8 @@ INLINE void block_w8(const struct matmul *task, const uint8_t *block, size_t row
 
 /* The fifth bits of a line's lower or upper nibbles, as 16 or 0: bit `bit` of each byte. */
 INLINE __m512i fifth(__m512i bits, int bit) {
-    __m512i moved = bit < 4 ? _mm512_slli_epi16(bits, (unsigned)(4 - bit)) : _mm512_srli_epi16(bits, (unsigned)(bit - 4));
+    __m512i moved =
+        bit < 4 ? _mm512_slli_epi16(bits, (unsigned)(4 - bit)) : _mm512_srli_epi16(bits, (unsigned)(bit - 4));
     return _mm512_and_si512(moved, _mm512_set1_epi8(16));
 }
 

@@ -59,4 +59,5 @@ static void matmul(const struct matmul *task, size_t first_block, size_t last_bl
     }
 }
 
-#define KERNELS(set) const struct kernels kernels_##set = {#set, matmul, quantise, layer_norm, attend, low_dot, low2_dot, sum_exp}
+#define KERNELS(set) \
+    const struct kernels kernels_##set = {#set, matmul, quantise, layer_norm, attend, low_dot, low2_dot, sum_exp}

@@ -30,7 +30,8 @@ static float low_dot(const uint8_t *row, const struct activations *x) {
 static float low2_dot(const uint8_t *row, const struct activations *x) {
     const uint16_t *scales = (const uint16_t *)(row + low2_scales_at(x->groups));
     const __m256i two_bits = _mm256_set1_epi8(3);
-    const __m256i by_0_2 = _mm256_setr_epi32(0, 0, 0, 0, 2, 2, 2, 2), by_4_6 = _mm256_setr_epi32(4, 4, 4, 4, 6, 6, 6, 6);
+    const __m256i by_0_2 = _mm256_setr_epi32(0, 0, 0, 0, 2, 2, 2, 2),
+                  by_4_6 = _mm256_setr_epi32(4, 4, 4, 4, 6, 6, 6, 6);
     __m256 total = _mm256_setzero_ps();
     for (size_t g = 0; g < x->groups; g++) {
         __m128i four = _mm_loadu_si128((const __m128i *)(const void *)(row + g * LOW2_GROUP));
