@@ -7,15 +7,24 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from cli.cut import CutOptions, cut_options, print_report
 from cli.main import Refused
 from cli.model import ModelPath
 from cli.text import Readable, megabytes, print_json, say, visible
+from model.baked.file import is_baked
 from model.baked.progress import BakeProgress
 from model.errors import ModelError
 from model.text.presets import PRESETS
+
+if TYPE_CHECKING:
+    from model.checkpoint.folder import Checkpoint
+    from model.text.chat import ChatSource
+    from model.vocabulary.cut import VocabularyCut
+    from model.vocabulary.report import CutReport
 
 
 @click.command()
@@ -56,8 +65,14 @@ from model.text.presets import PRESETS
     help=f"How a chat becomes a prompt: {', '.join(PRESETS)}, or a Jinja file.  [default: the"
     " model's own, or the preset for its name]",
 )
+@cut_options
 @click.option("--tokenizer-only", is_flag=True, help="Write the tokenizer alone, a few MB.")
-@click.option("--json", "as_json", is_flag=True, help="Print each tensor's error as JSON.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print each tensor's error, and what a cut changes, as JSON.",
+)
 def bake(
     checkpoint: Path,
     output: Path,
@@ -67,6 +82,9 @@ def bake(
     baked_by: str | None,
     any_base: bool,
     chat_template: str,
+    keep_scripts: tuple[str, ...],
+    keep_tokens_of: tuple[Path, ...],
+    dry_run: bool,
     tokenizer_only: bool,
     as_json: bool,
 ) -> None:
@@ -82,6 +100,8 @@ def bake(
       pibloom bake bigscience/bloomz-560m --bits 4
       pibloom bake bigscience/bloom-560m --adapter ~/my-lora -o mine.bloom
       pibloom bake ~/my-belle --chat-template belle
+      pibloom bake ~/bloom-560m --keep-scripts Latin,Han --dry-run
+      pibloom bake ~/bloom-560m --keep-scripts Latin --keep-tokens-of notes.txt
       pibloom bake ~/bloom-560m --tokenizer-only -o tokenizer.bloom
     """
     from model.baked import bake as baking
@@ -101,13 +121,25 @@ def bake(
         raise click.UsageError(
             "an adapter has no tokenizer, so --tokenizer-only needs no --adapter"
         )
-    if tokenizer_only and chat_template:
+    options = CutOptions(keep_scripts, keep_tokens_of)
+    if dry_run and not options:
+        raise click.UsageError("--dry-run shows what --keep-scripts or --keep-tokens-of changes")
+    if options and is_baked(checkpoint):
+        raise click.UsageError(
+            f"{checkpoint} is baked, and a vocabulary is cut when its checkpoint folder is; the"
+            " tokenizer of a model that was cut is taken out by --tokenizer-only alone"
+        )
+    if tokenizer_only and chat_template and not options:
         raise click.UsageError("a tokenizer alone has no use for --chat-template")
     signature = baking.Signature(baked_by, _date())
+    report = None
     try:
         if tokenizer_only:
-            baking.bake_tokenizer_only(checkpoint, output, signature)
-            errors = []
+            cut, report = _tokenizer_cut(checkpoint, options, chat_template)
+
+            def write() -> list[baking.QuantisationError]:
+                baking.bake_tokenizer_only(checkpoint, output, signature, cut)
+                return []
         else:
             opened = Checkpoint.open(checkpoint)
             adapter = Adapter.open(adapters[0], opened.config) if adapters else None
@@ -117,20 +149,31 @@ def bake(
             if chat_template:
                 chat = ChatSource.read(checkpoint, chat_template)
                 ChatTemplate.named(chat_template, chat.tokens, opened.tokenizer().hidden)
-            with progress_bar(f"baking {output.name}") as progress:
-                errors = baking.bake(
-                    opened,
-                    output,
-                    bits=int(bits),
-                    adapter=adapter,
-                    chat=chat,
-                    signature=signature,
-                    progress=progress,
-                )
+            if options:
+                opened, report = _model_cut(opened, options, chat, int(bits))
+
+            def write() -> list[baking.QuantisationError]:
+                with progress_bar(f"baking {output.name}") as progress:
+                    return baking.bake(
+                        opened,
+                        output,
+                        bits=int(bits),
+                        adapter=adapter,
+                        chat=chat,
+                        signature=signature,
+                        progress=progress,
+                    )
+
+        if report and not as_json:
+            print_report(report)
+        errors = [] if dry_run else write()
     except ModelError as error:
         raise Refused(str(error)) from None
     if as_json:
-        print_json([asdict(error) for error in errors], indent=2)
+        described = [asdict(error) for error in errors]
+        print_json({"cut": asdict(report), "errors": described} if report else described, indent=2)
+        return
+    if dry_run:
         return
     say(f"{visible(str(output))}: {megabytes(output.stat().st_size)}")
     if errors:
@@ -140,6 +183,39 @@ def bake(
             f"rounding cost {typical:.2%} of a tensor (the median of {len(errors)}),"
             f" {worst.relative:.2%} at most ({visible(worst.name)})"
         )
+
+
+def _model_cut(
+    checkpoint: "Checkpoint", options: CutOptions, chat: "ChatSource | None", bits: int
+) -> "tuple[Checkpoint, CutReport]":
+    """Return a checkpoint with a smaller vocabulary, and what that changes."""
+    from model.baked.bake import planned_sizes
+    from model.text.chat import ChatSource
+    from model.vocabulary.report import report_of
+
+    chat = chat or ChatSource.read(checkpoint.folder)
+    cut = options.cut(checkpoint.tokenizer(), chat, checkpoint.config.eos_token_ids)
+    smaller = checkpoint.cut_to(cut)
+    sizes = (planned_sizes(each, bits) for each in (checkpoint, smaller))
+    return smaller, report_of(cut, *sizes)
+
+
+def _tokenizer_cut(
+    folder: Path, options: CutOptions, chat_template: str
+) -> "tuple[VocabularyCut | None, CutReport | None]":
+    """Cut a folder's tokenizer alone, as its model would be cut; None without such options."""
+    if not options:
+        return None, None
+    from model.checkpoint.generation_config import GenerationConfig
+    from model.text.chat import ChatSource
+    from model.text.tokenizer import Tokenizer
+    from model.vocabulary.report import Sizes, report_of
+
+    tokenizer = Tokenizer.open(folder)
+    ends = GenerationConfig.open(folder, tokenizer.size).eos_token_ids
+    cut = options.cut(tokenizer, ChatSource.read(folder, chat_template), ends)
+    sizes = (Sizes(len(each.compiled), 0) for each in (tokenizer, cut.tokenizer))
+    return cut, report_of(cut, *sizes)
 
 
 def _date() -> str | None:

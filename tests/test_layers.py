@@ -10,6 +10,7 @@ from scripts.imports import PAGE, arrows, imports, modules, page, reached, room
 FLOORS = (
     {"config", "errors", "files", "hub_cache", "limits", "names", "sampling", "version", "native"},
     {"text"},
+    {"vocabulary"},
     {"checkpoint"},
     {"baked"},
     {"engine"},

@@ -18,7 +18,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
 
-from model.baked.card import AdapterCard, ModelCard
+from model.baked.card import AdapterCard, CutCard, ModelCard
 from model.baked.file import BakedModel, is_baked
 from model.baked.format import KINDS, MAGIC, VERSION, Header, PackStats, TensorEntry, tensor_name
 from model.baked.partial import PARTIAL, partial_file, remove_abandoned
@@ -34,6 +34,8 @@ from model.native import check_struct, library
 from model.text.chat import ChatSource
 from model.text.tokenizer import Tokenizer
 from model.version import version
+from model.vocabulary.cut import VocabularyCut
+from model.vocabulary.report import Sizes
 
 BITS = (8, 4, 32)
 F32, W8, W4, LOW, W5, LOW2 = range(6)  # enum bloom_format
@@ -104,17 +106,38 @@ def bake(
     return errors
 
 
+def planned_sizes(checkpoint: Checkpoint, bits: int) -> Sizes:
+    """Return how many bytes a bake will write, but for the description, and a token will read."""
+    entries = list(_entries(checkpoint, bits))
+    end = _place(entries, _new_header(len(entries)).header_size)
+    # Of a matrix of two planes, a token reads the upper one; of an embedding beside a head, a row.
+    skipped = ("word_embeddings.",) if checkpoint.has_own_head else ()
+    read = [
+        entry.size
+        for entry in entries
+        if not (name := tensor_name(entry.kind, entry.layer)).endswith(".low")
+        and not name.startswith(skipped)
+    ]
+    return Sizes(end + len(checkpoint.tokenizer().compiled), sum(read))
+
+
 def check_weights(checkpoint: Checkpoint) -> None:
     """Read and quantise every weight as a bake does, and write nothing; `ModelError` as there."""
     with open(os.devnull, "wb") as nowhere:
         _write_tensors(nowhere, list(_entries(checkpoint, BITS[0])), checkpoint)
 
 
-def bake_tokenizer_only(source: Path, output: Path, signature: Signature = UNSIGNED) -> None:
+def bake_tokenizer_only(
+    source: Path,
+    output: Path,
+    signature: Signature = UNSIGNED,
+    cut: VocabularyCut | None = None,
+) -> None:
     """Write a file that holds the tokenizer and no weights, for the tokenize function.
 
     It is made of a checkpoint folder, or taken out of a baked file, of which every byte is checked,
-    and whose card it keeps, less what concerns the weights and the chat.
+    and whose card it keeps, less what concerns the weights and the chat. With `cut`, it is the
+    tokenizer that is left of a folder's.
     `ModelError` when the source cannot be used, or the output not be written.
     """
     if is_baked(source):
@@ -125,8 +148,9 @@ def bake_tokenizer_only(source: Path, output: Path, signature: Signature = UNSIG
         tokenizer = model.tokenizer()
         card = replace(card_of(model), source=None, calibration=None, chat_origin=None)
     else:
-        tokenizer = Tokenizer.open(source)
-        card = _signed(replace(model_card(source), license=license_of(source)), signature)
+        tokenizer = cut.tokenizer if cut else Tokenizer.open(source)
+        card = replace(model_card(source), license=license_of(source), cut=_cut_card(cut))
+        card = _signed(card, signature)
     header = _new_header(0)
     with _new_file(output) as file:
         file.seek(header.header_size)
@@ -229,7 +253,14 @@ def checkpoint_card(checkpoint: Checkpoint) -> ModelCard:
     files = {Path(tensor.file).suffix for tensor in checkpoint.tensors}
     source = f"{types} in {'safetensors' if files == {'.safetensors'} else '.bin files'}"
     license_ = license_of(checkpoint.folder)
-    return replace(model_card(checkpoint.folder), license=license_, source=source)
+    cut = _cut_card(checkpoint.cut)
+    return replace(model_card(checkpoint.folder), license=license_, source=source, cut=cut)
+
+
+def _cut_card(cut: VocabularyCut | None) -> CutCard | None:
+    if cut is None:
+        return None
+    return CutCard(kept=list(cut.named), entries_before=cut.former.size, entries_after=len(cut.ids))
 
 
 def _card_with(checkpoint: Checkpoint, adapter: Adapter | None) -> ModelCard:

@@ -18,6 +18,7 @@ from model.config import BloomConfig
 from model.errors import ModelError
 from model.files import shown
 from model.text.tokenizer import Tokenizer
+from model.vocabulary.cut import VocabularyCut
 
 PREFIX = "transformer."
 _EMBEDDING, _HEAD = "word_embeddings.weight", "lm_head.weight"
@@ -47,6 +48,7 @@ class Checkpoint:
     config: BloomConfig
     tensors: list[TensorInfo]
     generation: GenerationConfig
+    cut: VocabularyCut | None = None  # the entries of its vocabulary that are kept; None: all
 
     @classmethod
     def open(cls, folder: Path) -> "Checkpoint":
@@ -95,8 +97,27 @@ class Checkpoint:
             shapes[_HEAD] = shapes[_EMBEDDING]
         return shapes
 
+    def cut_to(self, cut: VocabularyCut) -> "Checkpoint":
+        """Return it with a smaller vocabulary: a row of the embedding and the head for each entry.
+
+        Ids that end a reply are the new ones.
+        """
+        ends = tuple(cut.new_ids[id_] for id_ in self.config.eos_token_ids if id_ in cut.new_ids)
+        return replace(
+            self,
+            config=replace(self.config, vocab_size=len(cut.ids), eos_token_ids=ends),
+            tensors=[
+                replace(tensor, kept=cut.ids) if tensor.name in (_EMBEDDING, _HEAD) else tensor
+                for tensor in self.tensors
+            ],
+            generation=replace(self.generation, eos_token_ids=ends),
+            cut=cut,
+        )
+
     def tokenizer(self) -> Tokenizer:
         """Open the tokenizer; `ModelError` when it has more entries than the embedding has rows."""
+        if self.cut:
+            return self.cut.tokenizer
         tokenizer = Tokenizer.open(self.folder)
         if tokenizer.size > self.config.vocab_size:
             raise ModelError(

@@ -1,5 +1,6 @@
 """A checkpoint's tensor as its file describes it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 # Bits of a number, by the name that safetensors gives its type.
@@ -41,3 +42,4 @@ class TensorInfo:
     offset: int = 0  # of its bytes in a safetensors file
     key: str = ""  # its name in the file
     storage: str = ""  # equal for two tensors of a pickle that share their data
+    kept: Sequence[int] | None = None  # the rows that are read, in order; None: all

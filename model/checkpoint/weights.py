@@ -3,7 +3,7 @@
 import ctypes
 import math
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -53,10 +53,14 @@ class Reader:
         self._unpickler.__exit__()
 
     def rows(self, info: TensorInfo) -> Iterator[Floats]:
-        """Yield consecutive rows, up to 4,096 at once; a vector is one row.
+        """Yield consecutive rows, up to 4,096 at once, of those that are kept; a vector is one row.
 
         The rows of one tensor must be read to their end before those of another one in a pickle.
         """
+        rows = self._all_rows(info)
+        return rows if info.kept is None else _kept(rows, info.kept)
+
+    def _all_rows(self, info: TensorInfo) -> Iterator[Floats]:
         rows, cols = info.shape if len(info.shape) == 2 else (1, math.prod(info.shape))
         read = self._mapped if info.file.endswith(".safetensors") else self._unpickled
         for first, address in read(info, rows, cols):
@@ -99,6 +103,26 @@ def _mapping(path: Path) -> Iterator[int]:
     finally:
         del view
         data.close()
+
+
+def _kept(blocks: Iterator[Floats], kept: Sequence[int]) -> Iterator[Floats]:
+    """Yield some of the rows, whose numbers ascend, again up to 4,096 at once."""
+    first = done = filled = 0  # rows: before the block, that were copied, and those in `some`
+    some: Floats | None = None
+    for block in blocks:
+        while done < len(kept) and kept[done] < first + block.rows:
+            some = some or Floats.empty(min(ROWS_AT_ONCE, len(kept) - done), block.cols)
+            size = 4 * block.cols
+            ctypes.memmove(
+                ctypes.byref(some.values, filled * size),
+                ctypes.byref(block.values, (kept[done] - first) * size),
+                size,
+            )
+            done, filled = done + 1, filled + 1
+            if filled == some.rows:
+                yield some
+                some, filled = None, 0
+        first += block.rows
 
 
 def same_values(folder: Path, one: TensorInfo, other: TensorInfo) -> bool:

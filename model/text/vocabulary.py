@@ -1,6 +1,5 @@
 """A checkpoint's `tokenizer.json`, compiled to the bytes that the native tokenizer works on."""
 
-import ctypes
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,8 @@ from model.text.compiled import (
     VERSION,
     AddedEntry,
     TokenizerHeader,
+    hash_table,
+    joined,
 )
 from model.text.post_processor import offset_trimming, tokens_around
 from model.text.tokenizer_settings import TokenizerSettings, read_settings
@@ -32,7 +33,6 @@ UNKNOWN, BEGIN, END, PADDING = range(4)
 SPECIAL = {"<unk>": UNKNOWN, "<s>": BEGIN, "</s>": END, "<pad>": PADDING}
 
 _PATTERN = r" ?[^(\s|[.,!?…。，、।۔،])]+"  # the C knows this one
-_MULTIPLIER = 0x9E3779B97F4A7C15
 _MOST_IDS = 1 << 24
 
 
@@ -70,7 +70,7 @@ def compile_json(data: Mapping[str, Any], settings: TokenizerSettings | None = N
         raise ModelError("expected a byte-level tokenizer, as BLOOM's is: it lacks some bytes")
     before, after = tokens_around(data.get("post_processor"), len(texts))
     merges = _merges(data["model"]["merges"], vocab)
-    buckets = _hash_table(merges)
+    buckets = hash_table(merges)
     starts, blob = array("I", [0]), bytearray()
     for text in texts:
         blob += text
@@ -91,7 +91,7 @@ def compile_json(data: Mapping[str, Any], settings: TokenizerSettings | None = N
         bytes_size=len(blob),
     )
     header.single[:] = singles
-    return _joined(
+    return joined(
         header,
         starts_at=starts.tobytes(),
         bytes_at=bytes(blob),
@@ -100,16 +100,6 @@ def compile_json(data: Mapping[str, Any], settings: TokenizerSettings | None = N
         added_at=b"".join(map(bytes, first + second)),
         around_at=array("I", before + after).tobytes(),
     )
-
-
-def _joined(header: TokenizerHeader, **parts: bytes) -> bytes:
-    """Put the parts behind the header, each at a multiple of 4 bytes, which the header notes."""
-    out = bytearray(ctypes.sizeof(header))
-    for field, part in parts.items():
-        setattr(header, field, len(out))
-        out += part.ljust(-(-len(part) // 4) * 4, b"\0")
-    out[: ctypes.sizeof(header)] = bytes(header)
-    return bytes(out)
 
 
 def _check_special_tokens(vocab: Mapping[str, int], added: AddedTokens) -> None:
@@ -206,23 +196,3 @@ _KINDS = ["Split", "ByteLevel"]
 def _expect(what: str, wanted: object, found: object) -> None:
     if found != wanted:
         raise ModelError(f"the {what} {found!r:.120} is not supported; BLOOM's is {wanted!r}")
-
-
-def _hash_table(merges: "array[int]") -> "array[int]":
-    """Place each merge by its pair, with linear probing, at a load of two thirds at most."""
-    count = len(merges) // 3
-    size = 1
-    while size < count * 3 // 2 + 1:
-        size *= 2
-    table, mask = array("i", [-1]) * size, size - 1
-    pairs = set()
-    for merge in range(count):
-        left, right = merges[3 * merge], merges[3 * merge + 1]
-        if (left, right) in pairs:
-            raise ModelError("a pair of tokens is merged twice")
-        pairs.add((left, right))
-        slot = ((left << 32 | right) * _MULTIPLIER >> 32) & mask
-        while table[slot] >= 0:
-            slot = (slot + 1) & mask
-        table[slot] = merge
-    return table
