@@ -18,6 +18,7 @@ COMMANDS = {
     "pull": "Fetch a model by its name.",
     "models": "List the models on this machine, or delete one.",
     "bake": "Make a checkpoint into the file that is served.",
+    "eval": "Measure how good a model is on a text, and how fast.",
     "inspect": "Show what a checkpoint or a baked model holds.",
 }
 

@@ -15,7 +15,7 @@ FLOORS = (
     {"baked"},
     {"engine"},
     {"serving"},
-    {"load"},
+    {"load", "evaluation"},
 )
 MAY_READ_CHECKPOINTS = {"model.baked.bake", "model.baked.cache", "model.load"}
 

@@ -24,12 +24,12 @@ def test_help_names_every_command_and_imports_nothing_heavy() -> None:
     done = subprocess.run(
         [sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True
     )
-    for command in ("up", "generate", "tokenize", "inspect"):
+    for command in ("up", "generate", "tokenize", "eval", "inspect"):
         assert f"  {command}" in done.stdout
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize("command", ["up", "generate", "tokenize", "inspect"])
+@pytest.mark.parametrize("command", ["up", "generate", "tokenize", "eval", "inspect"])
 def test_each_commands_help_has_examples(command: str) -> None:
     done = pibloom(command, "--help")
     assert done.returncode == 0
