@@ -71,13 +71,20 @@ ADDED = {
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory, random_bloom: Path) -> Path:
-    """Return a small model, quick to copy and to damage: 2 layers, 3 heads of 20."""
+    """Return a small model, quick to copy and to damage: 2 layers, 3 heads of 20, an own head."""
     torch = pytest.importorskip("torch")
     from transformers import BloomConfig, BloomForCausalLM
 
     folder = tmp_path_factory.mktemp("small") / "bloom"
     torch.manual_seed(1)
-    config = BloomConfig(vocab_size=265, hidden_size=60, n_layer=2, n_head=3, seq_length=64)
+    config = BloomConfig(
+        vocab_size=265,
+        hidden_size=60,
+        n_layer=2,
+        n_head=3,
+        seq_length=64,
+        tie_word_embeddings=False,
+    )
     BloomForCausalLM(config).save_pretrained(folder)
     data = json.loads((random_bloom / "tokenizer.json").read_text())
     kept = sorted(data["model"]["vocab"].items(), key=lambda pair: pair[1])[:260]
