@@ -1,7 +1,9 @@
 """`pibloom pull`, and every place where a model may be named: in processes, against our own hub."""
 
+import contextlib
 import json
 import os
+import pty
 import shutil
 import subprocess
 import sys
@@ -69,6 +71,27 @@ def test_a_model_is_pulled_by_its_name(run: Run, hub: FakeHub) -> None:
     twice = run("pull", f"{NAME}@main", "--revision", "main")
     assert twice.returncode == 2
     assert "the revision is given twice" in twice.stderr
+
+
+def test_a_terminal_shows_no_bar_of_the_hubs_library(hub: FakeHub, tmp_path: Path) -> None:
+    screen, terminal = pty.openpty()
+    own = {"HF_ENDPOINT": hub.url, "XDG_CACHE_HOME": str(tmp_path / "cache"), "COLUMNS": "100"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "cli.main", "pull", NAME],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm"} | own,
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+    ) as process:
+        os.close(terminal)
+        shown = b""
+        with contextlib.suppress(OSError):  # the end of a terminal
+            while part := os.read(screen, 1 << 16):
+                shown += part
+        os.close(screen)
+    assert process.returncode == 0, shown
+    assert b"config.json" not in shown, "the hub's library shows bars of its own"
+    assert all(name in shown for name in (b"all", b"model.safetensors"))
 
 
 def test_a_name_serves_wherever_a_model_is_named(run: Run, hub: FakeHub, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ the cache, tokens, mirrors and offline use: HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_H
 """
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,11 +18,15 @@ def hub_library() -> Any:
     """Return the package `huggingface_hub`; `ModelError` says how to install it."""
     try:
         import huggingface_hub
+        from huggingface_hub.utils.tqdm import disable_progress_bars
     except ModuleNotFoundError as error:
         raise ModelError(
             f"a model is pulled by {error.name}; install piBLOOM with its extra 'hub'"
             " (pip install -e '.[hub]')"
         ) from None
+    with warnings.catch_warnings():  # it warns where a variable of its own asks for its bars
+        warnings.simplefilter("ignore")
+        disable_progress_bars()  # commands have one of their own
     return huggingface_hub
 
 
