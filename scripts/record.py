@@ -30,8 +30,8 @@ OUTPUT = ROOT / "docs" / "recordings" / "up-by-name.txt"
 NAME = "bigscience/bloomz-560m"
 COLUMNS, ROWS = 100, 24
 INTRODUCTION = f"""\
-What a terminal of {COLUMNS} columns shows from an empty cache to a reply, by `python -m scripts.record`. The hub is a
-local one, whose {NAME} has random weights, so the reply is nonsense.
+What a terminal of {COLUMNS} columns shows from an empty cache to a reply (scripts/record.py). The
+hub is a local one, whose {NAME} has random weights, so the reply is nonsense.
 """
 CARD = "---\nlicense: bigscience-bloom-rail-1.0\n---\n"
 

@@ -136,7 +136,7 @@ def _add_facts(model: ServedModel) -> None:
             ("Width", f"{model.hidden:,}, in {model.heads} heads"),
             ("Engine", f"{model.engine}, {model.dtype}"),
             ("Licence of the weights", model.license or "not stated"),
-            ("Revision", model.revision),
+            ("Revision", model.revision[:12]),
             ("Made of", model.source),
             ("Adapter", model.adapter),
             ("Calibrated on", model.calibration),

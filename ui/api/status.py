@@ -103,7 +103,7 @@ def _vocabulary(cut: Mapping[str, Any]) -> str:
         return ""
     kept = cut.get("kept")
     names = ", ".join(map(str, kept)) if isinstance(kept, list) else ""
-    return f"Cut to {after:,} of {before:,} entries" + (f": {names[:_LONGEST]}" if names else "")
+    return f"cut to {after:,} of {before:,} entries" + (f": {names[:_LONGEST]}" if names else "")
 
 
 def _baked(fields: Mapping[str, Any]) -> str:

@@ -38,7 +38,7 @@ def test_the_card_is_told_in_words() -> None:
     assert model is not None
     assert model.adapter == "mine, trained on bigscience/bloomz-560m"
     assert model.calibration == "4,096 tokens of its own text"
-    assert model.vocabulary == "Cut to 46,145 of 250,680 entries: Latin, Han"
+    assert model.vocabulary == "cut to 46,145 of 250,680 entries: Latin, Han"
     assert model.baked == "with piBLOOM 0.1.0, by Ada"
     assert model.revision == model.chat_origin == ""
 
