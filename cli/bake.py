@@ -21,6 +21,7 @@ from model.errors import ModelError
 from model.text.presets import PRESETS
 
 if TYPE_CHECKING:
+    from model.baked.bake import QuantisationError
     from model.checkpoint.folder import Checkpoint
     from model.text.chat import ChatSource
     from model.vocabulary.cut import VocabularyCut
@@ -176,13 +177,25 @@ def bake(
     if dry_run:
         return
     say(f"{visible(str(output))}: {megabytes(output.stat().st_size)}")
-    if errors:
-        worst = max(errors, key=lambda error: error.relative)
-        typical = sorted(error.relative for error in errors)[len(errors) // 2]
-        say(
-            f"rounding cost {typical:.2%} of a tensor (the median of {len(errors)}),"
-            f" {worst.relative:.2%} at most ({visible(worst.name)})"
-        )
+    second = [error for error in errors if error.is_second]
+    first = [error for error in errors if not error.is_second]
+    rounded = [error for error in second if error.relative]
+    if first:
+        say(_cost("rounding", first))
+    if second and not rounded:
+        say(f"all {len(second)} matrices that GPTQ quantised keep their values")
+    elif second:
+        say(f"{len(second) - len(rounded)} of {len(second)} matrices that GPTQ quantised keep"
+            f" their values; {_cost('a second rounding', rounded)}")  # fmt: skip
+
+
+def _cost(what: str, errors: list["QuantisationError"]) -> str:
+    worst = max(errors, key=lambda error: error.relative)
+    typical = sorted(error.relative for error in errors)[len(errors) // 2]
+    return (
+        f"{what} cost {typical:.2%} of a tensor (the median of {len(errors)}),"
+        f" {worst.relative:.2%} at most ({visible(worst.name)})"
+    )
 
 
 def _model_cut(

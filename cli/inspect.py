@@ -91,6 +91,7 @@ def _checkpoint(checkpoint: "Checkpoint", *, verify: bool) -> tuple[ModelCard, R
         "parameters": checkpoint.parameters,
         "weights_bytes": checkpoint.size_bytes,
         "types": sorted({tensor.dtype for tensor in checkpoint.tensors}),
+        **_quantised(checkpoint),
         "layers": config.layers,
         "hidden_size": config.hidden_size,
         "heads": config.heads,
@@ -115,6 +116,16 @@ def _checkpoint(checkpoint: "Checkpoint", *, verify: bool) -> tuple[ModelCard, R
         for t in checkpoint.tensors
     ]
     return checkpoint_card(checkpoint), facts, rows
+
+
+def _quantised(checkpoint: "Checkpoint") -> Row:
+    """Say how the weights were quantised before, and how a bake can keep their values."""
+    if not checkpoint.gptq:
+        return {}
+    return {
+        "quantised": str(checkpoint.gptq),
+        "kept_exactly_with_bits": list(checkpoint.exact_bits),
+    }
 
 
 def _baked(model: BakedModel, *, verify: bool) -> tuple[ModelCard, Row, list[Row]]:

@@ -160,7 +160,8 @@ def _check_supported(data: Mapping[str, Any]) -> None:
                 f"the architecture {shown(architecture)} is not supported; only a language model"
                 f" is served: {' or '.join(ARCHITECTURES)}"
             )
-    if (quantised := data.get("quantization_config")) is not None:
+    quantised = data.get("quantization_config")
+    if quantised is not None and _method(quantised) != "gptq":  # checkpoint/gptq.py reads it
         raise ModelError(
             f"quantization_config ({_method(quantised)}) is not supported: weights must be plain"
             " F32, F16 or BF16; take the model as it was before, which piBLOOM quantises itself"

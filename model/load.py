@@ -163,6 +163,7 @@ def _open_native(path: Path, bits: int, threads: int, kv_bytes: int) -> _Opened:
 def _open_reference(folder: Path, dtype: str, device: str) -> _Opened:
     from model.baked.bake import checkpoint_card
     from model.checkpoint.folder import Checkpoint
+    from model.checkpoint.weights import Reader
 
     if is_baked(folder):
         raise ModelError(f"{folder} is baked, and the reference engine reads a checkpoint folder")
@@ -175,8 +176,19 @@ def _open_reference(folder: Path, dtype: str, device: str) -> _Opened:
         raise ModelError(
             f"the reference engine needs {error.name}; install piBLOOM with its extra 'reference'"
         ) from None
+    weights = None
+    if checkpoint.gptq:
+        with Reader(folder) as reader:
+            weights = {
+                info.name: (info.shape, reader.whole(info).values) for info in checkpoint.tensors
+            }
     engine = ReferenceEngine(
-        folder, checkpoint.config, vocabulary=tokenizer.size, dtype=dtype, device=device
+        folder,
+        checkpoint.config,
+        vocabulary=tokenizer.size,
+        dtype=dtype,
+        device=device,
+        weights=weights,
     )
     return _Opened(
         engine,

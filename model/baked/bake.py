@@ -66,6 +66,7 @@ class QuantisationError:
     name: str
     relative: float  # root of the mean squared error, over that of the values
     largest: float  # of a single weight
+    is_second: bool = False  # the checkpoint's values had been rounded before
 
 
 def bake(
@@ -250,6 +251,8 @@ def _round_up(number: int, step: int) -> int:
 def checkpoint_card(checkpoint: Checkpoint) -> ModelCard:
     """Return what a checkpoint folder tells of its model."""
     types = " and ".join(sorted({tensor.dtype for tensor in checkpoint.tensors}))
+    if checkpoint.gptq:
+        types = str(checkpoint.gptq)
     files = {Path(tensor.file).suffix for tensor in checkpoint.tensors}
     source = f"{types} in {'safetensors' if files == {'.safetensors'} else '.bin files'}"
     license_ = license_of(checkpoint.folder)
@@ -372,7 +375,7 @@ def _write_tensors(
             if adapter:
                 rows = adapter.merged(name, rows, added)
             if error := _write_tensor(file, group, rows, name):
-                errors.append(error)
+                errors.append(replace(error, is_second=infos[name].packed is not None))
             done += sum(entry.size for entry in group)
     return errors
 
@@ -415,7 +418,9 @@ def _share(lost: float, values: float) -> str:
 
 def _pack(format_: int, rows: Floats, stats: PackStats, name: str) -> bytes:
     out = ctypes.create_string_buffer(_c().bloom_format_size(format_, rows.rows, rows.cols))
-    _check(_c().bloom_pack(format_, rows.rows, rows.cols, rows.values, out, stats), name)
+    _check(
+        _c().bloom_pack(format_, rows.rows, rows.cols, rows.values, rows.scales, out, stats), name
+    )
     return out.raw
 
 
@@ -449,7 +454,7 @@ def _c() -> ctypes.CDLL:
     c.bloom_format_size.restype = ctypes.c_uint64
     c.bloom_format_size.argtypes = (u32, ctypes.c_uint64, ctypes.c_uint64)
     stats = ctypes.POINTER(PackStats)
-    c.bloom_pack.argtypes = (u32, u32, u32, pointer, pointer, stats)
+    c.bloom_pack.argtypes = (u32, u32, u32, pointer, pointer, pointer, stats)
     c.bloom_pack_embedding.argtypes = (u32, u32, u32, pointer, pointer, pointer, pointer, stats)
     check_struct("bloom_pack_stats", PackStats)
     return c

@@ -163,7 +163,9 @@ def _baker() -> str:
     """Digest the code that bakes, since a newer piBLOOM may write other bytes."""
     native = LIBRARY.parent
     compiled = [
-        path for name in ("bloom.h", "layout.h", "pack.c") if (path := native / name).exists()
+        path
+        for name in ("bloom.h", "layout.h", "pack.c", "gptq.c")
+        if (path := native / name).exists()
     ]
     digest = hashlib.blake2b(str(VERSION).encode(), digest_size=10)
     package = native.parent

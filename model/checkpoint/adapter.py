@@ -9,7 +9,7 @@ import ctypes
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -140,8 +140,8 @@ class Adapter:
         if found is None:
             yield from rows
             return
-        a, b = _whole(reader, found.a), _whole(reader, found.b)
-        magnitude = _whole(reader, found.magnitude) if found.magnitude else None
+        a, b = reader.whole(found.a), reader.whole(found.b)
+        magnitude = reader.whole(found.magnitude) if found.magnitude else None
         first, rank = 0, found.a.shape[0]
         for some in rows:
             start_b = ctypes.byref(b.values, 4 * first * rank)
@@ -152,7 +152,7 @@ class Adapter:
                 lengths = ctypes.byref(magnitude.values, 4 * first)
                 _c().bloom_scale_rows(some.rows, some.cols, lengths, some.values)
             first += some.rows
-            yield some
+            yield replace(some, scales=None)  # what is added is no multiple of them
 
 
 def _refuse_unsupported(path: Path, described: Mapping[str, Any]) -> None:
@@ -251,16 +251,6 @@ def _of_pattern(
         if re.fullmatch(rf"(.*\.)?({pattern})", f"transformer.{module}"):
             return value
     return default
-
-
-def _whole(reader: Reader, info: TensorInfo) -> Floats:
-    """Read all rows of a tensor at once."""
-    rows, cols = info.shape if len(info.shape) == 2 else (1, math.prod(info.shape))
-    whole, at = Floats.empty(rows, cols), 0
-    for some in reader.rows(info):
-        ctypes.memmove(ctypes.byref(whole.values, at), some.values, ctypes.sizeof(some.values))
-        at += ctypes.sizeof(some.values)
-    return whole
 
 
 @cache

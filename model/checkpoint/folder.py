@@ -11,9 +11,10 @@ from functools import cached_property
 from pathlib import Path
 
 from model.checkpoint.generation_config import GenerationConfig
+from model.checkpoint.gptq import GptqSettings
 from model.checkpoint.tensor import TensorInfo
 from model.checkpoint.weight_files import names_of, other_weights, tensors_of, weight_files
-from model.checkpoint.weights import TYPES, same_values
+from model.checkpoint.weights import GROUP, TYPES, Reader, same_values
 from model.config import BloomConfig
 from model.errors import ModelError
 from model.files import shown
@@ -49,6 +50,7 @@ class Checkpoint:
     tensors: list[TensorInfo]
     generation: GenerationConfig
     cut: VocabularyCut | None = None  # the entries of its vocabulary that are kept; None: all
+    gptq: GptqSettings | None = None  # how its weights are quantised already
 
     @classmethod
     def open(cls, folder: Path) -> "Checkpoint":
@@ -61,8 +63,10 @@ class Checkpoint:
         config = BloomConfig.open(folder / "config.json")
         generation = GenerationConfig.open(folder, config.vocab_size)
         config = replace(config, eos_token_ids=generation.eos_token_ids)
-        tensors = _model_tensors(folder, config, tensors_of(weight_files(folder)))
-        return cls(folder, config, tensors, generation)
+        stored = tensors_of(weight_files(folder))
+        gptq = GptqSettings.open(folder, stored)
+        tensors = _model_tensors(folder, config, gptq.joined(folder, stored) if gptq else stored)
+        return cls(folder, config, tensors, generation, gptq)
 
     @cached_property
     def files(self) -> list[Path]:
@@ -88,6 +92,20 @@ class Checkpoint:
         found = {tensor.name: tensor for tensor in self.tensors}
         head = found.get(_HEAD)
         return head is not None and not same_values(self.folder, found[_EMBEDDING], head)
+
+    @cached_property
+    def exact_bits(self) -> tuple[int, ...]:
+        """The bits of a bake that keep every value of the quantised matrices, whatever the codes.
+
+        Empty where none does, and for a folder that is not quantised; reads all but the codes.
+        """
+        packed = [tensor for tensor in self.tensors if tensor.packed]
+        with Reader(self.folder) as reader:
+            if not packed or not all(_fits_groups(reader, tensor) for tensor in packed):
+                return ()
+            if not all(_code_bits(tensor) <= 4 for tensor in packed):
+                return ()
+            return (8, 4) if all(map(reader.zeros_are_half, packed)) else (8,)
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -127,6 +145,16 @@ class Checkpoint:
         return tokenizer
 
 
+def _fits_groups(reader: Reader, tensor: TensorInfo) -> bool:
+    """Whether columns that share a scale in a baked model do so in the checkpoint."""
+    groups = reader.group_of_columns(tensor)
+    return all(len(set(groups[at : at + GROUP])) == 1 for at in range(0, len(groups), GROUP))
+
+
+def _code_bits(tensor: TensorInfo) -> int:
+    return tensor.packed.bits if tensor.packed else 0
+
+
 def check_folder(folder: Path) -> None:
     """Refuse a path that is not a folder."""
     if not folder.is_dir():
@@ -160,7 +188,7 @@ def _model_tensors(
     """Return the tensors of the model that config.json describes, each once, under their names."""
     found: dict[str, TensorInfo] = {}
     for stored in tensors:
-        tensor = replace(stored, name=stored.key.removeprefix(PREFIX))
+        tensor = replace(stored, name=stored.name.removeprefix(PREFIX))
         if other := found.get(tensor.name):
             raise ModelError(
                 f"{folder}: {shown(tensor.name)} is stored twice, as {shown(other.key)} in"
@@ -210,7 +238,7 @@ def _check(folder: Path, name: str, shape: tuple[int, ...], tensor: TensorInfo |
             f"{folder / tensor.file}: {name} is {shown(list(tensor.shape))},"
             f" but config.json asks for {list(shape)}"
         )
-    if tensor.dtype not in TYPES:
+    if not tensor.packed and tensor.dtype not in TYPES:
         raise ModelError(
             f"{folder / tensor.file}: {name} is of the type {shown(tensor.dtype)}; weights must be"
             f" {', '.join(TYPES)}"

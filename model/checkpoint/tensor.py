@@ -31,6 +31,19 @@ DTYPE_BITS = {
 
 
 @dataclass(frozen=True)
+class Packed:
+    """The tensors that stand for one matrix, where GPTQ quantised it."""
+
+    bits: int  # of a code
+    group_size: int  # columns that share a scale, unless `g_idx` tells otherwise
+    zero_offset: int  # by how much each zero is stored less
+    qweight: "TensorInfo"
+    qzeros: "TensorInfo"
+    scales: "TensorInfo"
+    g_idx: "TensorInfo | None"  # the group of each column
+
+
+@dataclass(frozen=True)
 class TensorInfo:
     """One tensor of a checkpoint, without its data."""
 
@@ -43,3 +56,4 @@ class TensorInfo:
     key: str = ""  # its name in the file
     storage: str = ""  # equal for two tensors of a pickle that share their data
     kept: Sequence[int] | None = None  # the rows that are read, in order; None: all
+    packed: Packed | None = None  # what it is made of, where it is no tensor of the file itself

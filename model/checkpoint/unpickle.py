@@ -40,6 +40,7 @@ class _File:
             torch.float32: "F32",
             torch.float16: "F16",
             torch.bfloat16: "BF16",
+            torch.int32: "I32",  # what GPTQ packs codes into
         }
         self._tensors: dict[str, Any] | None = None
         if _is_plain_archive(path):

@@ -16,6 +16,13 @@ from model.files import read_object, reason, shown
 INDEX = ".index.json"  # how the name of an index of shards ends
 LARGEST_INDEX = 256 << 20  # bytes
 _POINTER = b"version https://git-lfs"
+# What AutoGPTQ calls its one file, unless it is told otherwise.
+_NAMES_OF_GPTQ = [
+    f"gptq_model-{bits}bit-{size}g{suffix}"
+    for suffix in (".safetensors", ".bin")
+    for bits in (4, 8, 2, 3)
+    for size in (128, 64, 32, -1, 16, 256, 512, 1024)
+]
 _LONGEST_NAME = 255  # bytes of a file's name, in Linux
 # Weights that are not read, by the ends of their names.
 _OTHERS = {
@@ -38,7 +45,7 @@ def main_file(has: Callable[[str], bool]) -> str | None:
         for each in (name, name + INDEX):
             if has(each):
                 return each
-    return None
+    return next(filter(has, _NAMES_OF_GPTQ), None)
 
 
 def weight_files(folder: Path) -> list[Path]:

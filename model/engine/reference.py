@@ -4,13 +4,15 @@ It is simple rather than fast: sequences that decode are padded on the left into
 step, and everything else runs alone.
 """
 
-from collections.abc import Collection, Sequence
+import ctypes
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+from transformers import BloomConfig as TheirConfig
 from transformers import BloomForCausalLM, DynamicCache
 from transformers.utils import logging as transformers_logging
 
@@ -22,6 +24,10 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
+
+
+# By name, without the prefix `transformer.`: the shape, and the values one after the other.
+Weights = Mapping[str, tuple[tuple[int, ...], "ctypes.Array[ctypes.c_float]"]]
 
 
 @dataclass(eq=False)
@@ -83,8 +89,12 @@ class ReferenceEngine:
         vocabulary: int,
         dtype: str = "float32",
         device: str = "auto",
+        weights: Weights | None = None,
     ) -> None:
-        """Load the weights; `vocabulary` is the number of ids that may be drawn."""
+        """Load the weights; `vocabulary` is the number of ids that may be drawn.
+
+        `weights` are taken in place of the folder's, where transformers alone cannot read these.
+        """
         if dtype not in DTYPES:
             raise ModelError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
         if device == "auto":
@@ -95,9 +105,12 @@ class ReferenceEngine:
         self._vocabulary = vocabulary
         self._device = torch.device(device)
         try:
-            self._model = BloomForCausalLM.from_pretrained(
-                folder, dtype=DTYPES[dtype], local_files_only=True, weights_only=True
-            )
+            if weights is None:
+                self._model = BloomForCausalLM.from_pretrained(
+                    folder, dtype=DTYPES[dtype], local_files_only=True, weights_only=True
+                )
+            else:
+                self._model = _of_weights(folder, weights, DTYPES[dtype])
             self._model.to(self._device).eval()
         except (OSError, ValueError, RuntimeError) as error:  # no memory, or an odd field
             raise ModelError(f"{folder} cannot be loaded by transformers: {error}") from None
@@ -187,3 +200,16 @@ class ReferenceEngine:
             ReferenceLogits(logits[: self._vocabulary].float().cpu())
             for logits in out.logits[:, -1]
         ]
+
+
+def _of_weights(folder: Path, weights: Weights, dtype: torch.dtype) -> BloomForCausalLM:
+    config = TheirConfig.from_pretrained(folder, local_files_only=True)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    state = {
+        name if name.startswith("lm_head.") else f"transformer.{name}": torch.frombuffer(
+            values, dtype=torch.float32
+        ).reshape(shape)
+        for name, (shape, values) in weights.items()
+    }
+    return BloomForCausalLM.from_pretrained(None, config=config, state_dict=state, dtype=dtype)

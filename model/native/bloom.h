@@ -104,6 +104,33 @@ BLOOM_API void bloom_add_product(uint64_t rows, uint64_t cols, uint64_t rank, co
 /* Gives each row of w [rows][cols] the length that is asked for; a row of zeros stays one. */
 BLOOM_API void bloom_scale_rows(uint64_t rows, uint64_t cols, const float *lengths, float *w);
 
+/* A matrix as GPTQ packs it: weight [row][col] = scale (code - zero), where scale and zero are those of the row and of
+ * the column's group. Each zero is stored less `zero_offset`. */
+struct bloom_gptq {
+    uint64_t rows, cols, groups;
+    uint64_t group_size;         /* columns of a group, where group_of_col does not tell */
+    uint32_t bits;               /* of a code: 2, 4 or 8 */
+    uint32_t zero_offset;        /* 0 or 1 */
+    const uint8_t *qweight;      /* 32-bit words [cols / codes of a word][rows] */
+    const uint8_t *qzeros;       /* 32-bit words [groups][rows / codes of a word] */
+    const float *scales;         /* [groups][rows] */
+    const uint8_t *group_of_col; /* int32 [cols], or NULL */
+};
+_Static_assert(sizeof(struct bloom_gptq) == 72, "model/checkpoint/weights.py");
+
+/* Whether the matrix can be read: 0, or BLOOM_GPTQ_ASYMMETRIC where it can and zeros are not all half of the range; less
+ * than 0 for a scale that is not finite, a column of a group that is not there, or a zero that is 2^bits. */
+enum bloom_gptq_problem {
+    BLOOM_GPTQ_ASYMMETRIC = 1,
+    BLOOM_GPTQ_SCALE = -1,
+    BLOOM_GPTQ_GROUP = -2,
+    BLOOM_GPTQ_ZERO = -3
+};
+BLOOM_API int bloom_gptq_check(const struct bloom_gptq *matrix);
+/* Rows of a matrix that was checked: their values, and the scale of the first column of each BLOOM_GROUP columns. */
+BLOOM_API void bloom_gptq_rows(const struct bloom_gptq *matrix, uint64_t first, uint64_t count, float *values,
+                               float *scales);
+
 /* What quantising cost a tensor; starts as zeros. */
 struct bloom_pack_stats {
     double squared_error; /* the sum of the squared errors */
@@ -114,10 +141,13 @@ struct bloom_pack_stats {
 };
 _Static_assert(sizeof(struct bloom_pack_stats) == 40, "model/baked/format.py");
 
-/* Quantise `rows` rows (a multiple of 16, or the last rows of the tensor) to a format, and add to the stats. Returns 0, BLOOM_NOT_FINITE or BLOOM_TOO_LARGE; values that are out of range are never clipped. */
+/* Quantise `rows` rows (a multiple of 16, or the last rows of the tensor) to a format, and add to the stats. `scales`
+ * [rows][groups of BLOOM_GROUP columns], or NULL: where the values of a group are whole multiples of its scale, or of
+ * minus its scale, by numbers that the format has, that scale is taken and nothing is rounded. Returns 0,
+ * BLOOM_NOT_FINITE or BLOOM_TOO_LARGE; values that are out of range are never clipped. */
 enum bloom_value { BLOOM_NOT_FINITE = -1, BLOOM_TOO_LARGE = -2 };
-BLOOM_API int bloom_pack(uint32_t format, uint32_t rows, uint32_t cols, const float *values, uint8_t *out,
-                         struct bloom_pack_stats *stats);
+BLOOM_API int bloom_pack(uint32_t format, uint32_t rows, uint32_t cols, const float *values, const float *scales,
+                         uint8_t *out, struct bloom_pack_stats *stats);
 /* The same for rows of the word embedding, as two planes, and the norm of each row of the lower plane, whose format is
  * BLOOM_LOW or BLOOM_LOW2. */
 BLOOM_API int bloom_pack_embedding(uint32_t low_format, uint32_t rows, uint32_t cols, const float *values,

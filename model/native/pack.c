@@ -128,6 +128,17 @@ static struct group quantise(const float *values, int least, int most) {
     return out;
 }
 
+/* Quantise 64 values by a scale that is given; returns 0 where that would round anything. */
+static int keep(const float *values, float scale, int least, int most, struct group *out) {
+    *out = (struct group){.scale = float_to_half(scale)};
+    if (scale == 0 || half_to_float(out->scale) != scale) return 0;
+    for (int i = 0; i < BLOOM_GROUP; i++) {
+        out->q[i] = clamp(values[i] / scale, least, most);
+        if ((float)out->q[i] * scale != values[i]) return 0;
+    }
+    return 1;
+}
+
 static int check_values(const float *values, size_t count) {
     int large = 0;
     for (size_t i = 0; i < count; i++) {
@@ -215,7 +226,7 @@ static void pack_f32(uint32_t rows, uint32_t cols, const float *values, uint8_t 
     for (size_t row = 0; row < rows; row++) memcpy(out + row * stride, values + row * cols, cols * sizeof(float));
 }
 
-int bloom_pack(uint32_t format, uint32_t rows, uint32_t cols, const float *values, uint8_t *out,
+int bloom_pack(uint32_t format, uint32_t rows, uint32_t cols, const float *values, const float *scales, uint8_t *out,
                struct bloom_pack_stats *stats) {
     int problem = check_values(values, (size_t)rows * cols);
     if (problem) return problem;
@@ -233,7 +244,10 @@ int bloom_pack(uint32_t format, uint32_t rows, uint32_t cols, const float *value
         for (size_t g = 0; g < groups; g++) {
             float part[BLOOM_GROUP];
             size_t count = load(part, values + row * cols, g, cols);
-            struct group group = quantise(part, code.least, code.most);
+            struct group group;
+            float scale = scales ? scales[row * groups + g] : 0;
+            if (!keep(part, scale, code.least, code.most, &group) && !keep(part, -scale, code.least, code.most, &group))
+                group = quantise(part, code.least, code.most);
             if (isinf(half_to_float(group.scale))) return BLOOM_TOO_LARGE;
             add_group(part, &group, count, stats, &whole);
             put_half(block + g * TILE_SCALES + lane * 2, group.scale);

@@ -5,6 +5,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from model.checkpoint.card import license_of
+from model.checkpoint.gptq import GptqSettings
 from model.checkpoint.hub.client import hub_errors, hub_library
 from model.checkpoint.hub.fetch import RemoteFile, RemoteModel, fetch_missing
 from model.checkpoint.weight_files import INDEX, LARGEST_INDEX, main_file, no_weights, other_weights
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _DESCRIPTIONS = {
     "config.json",
     "generation_config.json",
+    "quantize_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -59,6 +61,7 @@ def find(name: str, revision: str | None = None) -> RemoteModel:
     if folder.name != commit:
         raise ModelError(f"{name} was changed on the hub while it was looked up; try again")
     BloomConfig.open(config)
+    GptqSettings.open(folder)
     small = [each for each in siblings if each in _DESCRIPTIONS or _is_template(each)]
     main = main_file(siblings.__contains__)
     if main is None:

@@ -286,7 +286,6 @@ def test_a_model_for_another_task_is_refused(
 QUANTISED: dict[str, dict[str, Any]] = {
     "bitsandbytes": {"quant_method": "bitsandbytes", "load_in_4bit": True},
     "load_in_8bit": {"load_in_8bit": True},
-    "gptq": {"quant_method": "gptq", "bits": 4},
     "awq": {"quant_method": "awq", "bits": 4},
     "fp8": {"quant_method": "fp8"},
     "hqq": {"quant_method": "hqq"},

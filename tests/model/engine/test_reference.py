@@ -24,9 +24,9 @@ def engine(folder: Path) -> ReferenceEngine:
     return open_engine(folder)
 
 
-def open_engine(folder: Path, **options: str) -> ReferenceEngine:
+def open_engine(folder: Path, dtype: str = "float32", device: str = "auto") -> ReferenceEngine:
     config = BloomConfig.open(folder / "config.json")
-    return ReferenceEngine(folder, config, vocabulary=8000, **options)
+    return ReferenceEngine(folder, config, vocabulary=8000, dtype=dtype, device=device)
 
 
 def prompts(count: int) -> list[list[int]]:

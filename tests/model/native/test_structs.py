@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from model.baked import bake, format
+from model.checkpoint import weights
 from model.engine import native, pages
 from model.errors import ModelError
 from model.native import check_struct
@@ -18,6 +19,7 @@ STRUCTS: dict[str, type[ctypes.Structure]] = {
     "bloom_tensor": format.TensorEntry,
     "bloom_pack_stats": format.PackStats,
     "bloom_work": native._Work,
+    "bloom_gptq": weights.Gptq,
     "tokenizer_header": compiled.TokenizerHeader,
     "added": compiled.AddedEntry,
 }
@@ -38,6 +40,11 @@ VALUES = {
     "BLOOM_LOW2": bake.LOW2,
     "BLOOM_NOT_FINITE": bake._NOT_FINITE,
     "BLOOM_TOO_LARGE": bake._TOO_LARGE,
+    "BLOOM_GROUP": weights.GROUP,
+    "BLOOM_GPTQ_ASYMMETRIC": weights.ASYMMETRIC,
+    "BLOOM_GPTQ_SCALE": weights.BAD_SCALE,
+    "BLOOM_GPTQ_GROUP": weights.BAD_GROUP,
+    "BLOOM_GPTQ_ZERO": weights.BAD_ZERO,
     "BLOOM_PAGE": pages.PAGE,
     "TOKENIZER_VERSION": compiled.VERSION,
     "ADDED_SPECIAL": compiled.IS_SPECIAL,
