@@ -1,6 +1,7 @@
 """Folders that GPTQ quantised: the values that they mean, kept exactly where a format can."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,11 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner, Result
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from cli.main import pibloom
 from model.baked.bake import QuantisationError, bake
 from model.baked.file import BakedModel
+from model.checkpoint.adapter import Adapter
 from model.checkpoint.folder import Checkpoint
 from model.checkpoint.weights import Reader
 from model.engine.contract import Work
@@ -136,6 +140,67 @@ def test_the_reference_engine_serves_the_same_values(folder: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_an_adapter_is_added_to_the_values_of_the_file(folder: Path, tmp_path: Path) -> None:
+    expected = values(folder)[f"{FUSED}.weight"]
+    lora = tmp_path / "lora"
+    lora.mkdir()
+    described = {
+        "peft_type": "LORA",
+        "r": 2,
+        "lora_alpha": 6,
+        "target_modules": ["query_key_value"],
+    }
+    (lora / "adapter_config.json").write_text(json.dumps(described))
+    a, b = torch.randn(2, 128), torch.randn(384, 2)
+    named = {"lora_A.weight": a, "lora_B.weight": b}
+    save_file(
+        {f"base_model.model.{FUSED}.{name}": part for name, part in named.items()},
+        lora / "adapter_model.safetensors",
+    )
+    checkpoint = Checkpoint.open(folder)
+    adapter = Adapter.open(lora, checkpoint.config)
+    (info,) = (each for each in checkpoint.tensors if FUSED.endswith(each.name[:-7]))
+    with Reader(folder) as reader, Reader(lora) as added:
+        (rows,) = adapter.merged(info.name, reader.rows(info), added)
+    found = torch.tensor(rows.values[:]).reshape(384, 128)
+    assert torch.allclose(found, expected + 3 * b @ a, rtol=1e-5, atol=1e-5)
+    assert rows.scales is None
+    errors = bake(checkpoint, tmp_path / "m.bloom", bits=8, adapter=adapter)
+    rounded = [error.name for error in errors if error.is_second and error.relative]
+    assert rounded == [info.name]
+
+
+def test_bake_says_what_a_second_rounding_cost(folder: Path, demo: Path, tmp_path: Path) -> None:
+    said = command("bake", folder, "-o", tmp_path / "m.bloom").output
+    assert "all 8 matrices that GPTQ quantised keep their values" in said
+    write(tmp_path / "ordered", demo, Form(desc_act=True))
+    said = command("bake", tmp_path / "ordered", "-o", tmp_path / "m.bloom").output
+    assert (
+        "0 of 8 matrices that GPTQ quantised keep their values; a second rounding cost 0." in said
+    )
+
+
+def test_inspect_says_how_a_folder_is_quantised(folder: Path, demo: Path, tmp_path: Path) -> None:
+    facts = json.loads(command("inspect", folder, "--json").output)
+    assert facts["quantised"] == "GPTQ, 4 bits, groups of 128"
+    assert facts["kept_exactly_with_bits"] == [8, 4]
+    write(tmp_path / "ordered", demo, Form(desc_act=True))
+    said = command("inspect", tmp_path / "ordered").output
+    assert "GPTQ, 4 bits, groups of 128, columns in the order of their activations" in said
+    assert re.search(r"kept exactly with bits\s+none", said)
+    command("bake", folder, "-o", tmp_path / "m.bloom")
+    assert (
+        "GPTQ, 4 bits, groups of 128 in safetensors"
+        in command("inspect", tmp_path / "m.bloom").output
+    )
+
+
+def command(*arguments: str | Path) -> Result:
+    result = CliRunner().invoke(pibloom, [str(each) for each in arguments])
+    assert result.exit_code == 0, result.output
+    return result
+
+
 def test_shards_are_read(folder: Path, suffix: str) -> None:
     expected = values(folder)
     weights = load_file(folder / "model.safetensors")
