@@ -119,12 +119,13 @@ def _checkpoint(checkpoint: "Checkpoint", *, verify: bool) -> tuple[ModelCard, R
 
 
 def _quantised(checkpoint: "Checkpoint") -> Row:
-    """Say how the weights were quantised before, and how a bake can keep their values."""
+    """Say how weights were quantised before, and of how many matrices a bake keeps them."""
     if not checkpoint.gptq:
         return {}
+    packed = sum(tensor.packed is not None for tensor in checkpoint.tensors)
     return {
         "quantised": str(checkpoint.gptq),
-        "kept_exactly_with_bits": list(checkpoint.exact_bits),
+        "values_kept": f"of {len(checkpoint.kept_codes)} of {packed} matrices",
     }
 
 

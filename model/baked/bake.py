@@ -89,7 +89,7 @@ def bake(
     if bits not in BITS:
         raise ModelError(f"bits must be one of {', '.join(map(str, BITS))}, not {bits}")
     tokenizer = checkpoint.tokenizer()  # refuses one that does not fit the embedding
-    config, entries = checkpoint.config, list(_entries(checkpoint, bits))
+    config, entries = checkpoint.config, list(_entries(checkpoint, bits, adapter))
     header = _new_header(len(entries))
     header.vocab_rows, header.hidden = config.vocab_size, config.hidden_size
     header.layers, header.heads = config.layers, config.heads
@@ -302,8 +302,11 @@ def _metadata(
     }
 
 
-def _entries(checkpoint: Checkpoint, bits: int) -> Iterator[TensorEntry]:
+def _entries(
+    checkpoint: Checkpoint, bits: int, adapter: Adapter | None = None
+) -> Iterator[TensorEntry]:
     """Yield what the file will hold, in the order in which a step reads it."""
+    changed = adapter.matrices.keys() if adapter else ()
     config = checkpoint.config
     shapes = checkpoint.shapes
     low = LOW2 if bits == 4 else LOW
@@ -320,7 +323,9 @@ def _entries(checkpoint: Checkpoint, bits: int) -> Iterator[TensorEntry]:
         else:
             if len(shape) == 2:
                 rows, cols = shape
-                format_ = _matrix_format(name, bits)
+                source = tensor_name(kind, layer)
+                kept = None if source in changed else checkpoint.kept_codes.get(source)
+                format_ = _matrix_format(name, bits, kept)
             else:
                 format_, rows, cols = F32, 1, -(-shape[0] // 16) * 16
         size = _c().bloom_format_size(format_, rows, cols)
@@ -339,12 +344,14 @@ def _entries(checkpoint: Checkpoint, bits: int) -> Iterator[TensorEntry]:
             yield entry(kind)
 
 
-def _matrix_format(name: str, bits: int) -> int:
-    """Return the format of a matrix of the layers.
+def _matrix_format(name: str, bits: int, kept: int | None) -> int:
+    """Return the format of a matrix of the layers; `kept` are the bits that keep its every value.
 
     Of the four matrices of a layer, rounding the last one of the MLP costs the least by far
     (docs/architecture.md has the figures); at 4 bits, the others have 5.
     """
+    if kept and bits != 32:
+        return {4: W4, 5: W5}[kept]  # more bits would hold the same
     if bits == 4:
         return W4 if name.startswith("mlp.dense_4h_to_h") else W5
     return W8 if bits == 8 else F32

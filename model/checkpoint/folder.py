@@ -12,7 +12,7 @@ from pathlib import Path
 
 from model.checkpoint.generation_config import GenerationConfig
 from model.checkpoint.gptq import GptqSettings
-from model.checkpoint.tensor import TensorInfo
+from model.checkpoint.tensor import Packed, TensorInfo
 from model.checkpoint.weight_files import names_of, other_weights, tensors_of, weight_files
 from model.checkpoint.weights import GROUP, TYPES, Reader, same_values
 from model.config import BloomConfig
@@ -94,18 +94,19 @@ class Checkpoint:
         return head is not None and not same_values(self.folder, found[_EMBEDDING], head)
 
     @cached_property
-    def exact_bits(self) -> tuple[int, ...]:
-        """The bits of a bake that keep every value of the quantised matrices, whatever the codes.
+    def kept_codes(self) -> dict[str, int]:
+        """Bits of codes, 4 or 5, that keep every value of a layer's quantised matrix, by its name.
 
-        Empty where none does, and for a folder that is not quantised; reads all but the codes.
+        Without those that no scale for each 64 columns can keep; reads all but the weights' codes.
         """
-        packed = [tensor for tensor in self.tensors if tensor.packed]
         with Reader(self.folder) as reader:
-            if not packed or not all(_fits_groups(reader, tensor) for tensor in packed):
-                return ()
-            if not all(_code_bits(tensor) <= 4 for tensor in packed):
-                return ()
-            return (8, 4) if all(map(reader.zeros_are_half, packed)) else (8,)
+            return {
+                tensor.name: bits
+                for tensor in self.tensors
+                if tensor.packed
+                and tensor.name.startswith("h.")
+                and (bits := _kept_codes(reader, tensor, tensor.packed))
+            }
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -145,14 +146,13 @@ class Checkpoint:
         return tokenizer
 
 
-def _fits_groups(reader: Reader, tensor: TensorInfo) -> bool:
-    """Whether columns that share a scale in a baked model do so in the checkpoint."""
+def _kept_codes(reader: Reader, tensor: TensorInfo, packed: Packed) -> int | None:
     groups = reader.group_of_columns(tensor)
-    return all(len(set(groups[at : at + GROUP])) == 1 for at in range(0, len(groups), GROUP))
-
-
-def _code_bits(tensor: TensorInfo) -> int:
-    return tensor.packed.bits if tensor.packed else 0
+    if packed.bits > 4 or any(
+        len(set(groups[at : at + GROUP])) > 1 for at in range(0, len(groups), GROUP)
+    ):
+        return None
+    return 4 if packed.bits < 4 or reader.zeros_are_half(tensor) else 5
 
 
 def check_folder(folder: Path) -> None:

@@ -142,8 +142,8 @@ struct bloom_pack_stats {
 _Static_assert(sizeof(struct bloom_pack_stats) == 40, "model/baked/format.py");
 
 /* Quantise `rows` rows (a multiple of 16, or the last rows of the tensor) to a format, and add to the stats. `scales`
- * [rows][groups of BLOOM_GROUP columns], or NULL: where the values of a group are whole multiples of its scale, or of
- * minus its scale, by numbers that the format has, that scale is taken and nothing is rounded. Returns 0,
+ * [rows][groups of BLOOM_GROUP columns], or NULL: where the values of a group are whole multiples of its scale, by
+ * numbers that the format has, that scale is taken and nothing is rounded. Returns 0,
  * BLOOM_NOT_FINITE or BLOOM_TOO_LARGE; values that are out of range are never clipped. */
 enum bloom_value { BLOOM_NOT_FINITE = -1, BLOOM_TOO_LARGE = -2 };
 BLOOM_API int bloom_pack(uint32_t format, uint32_t rows, uint32_t cols, const float *values, const float *scales,

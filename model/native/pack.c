@@ -246,8 +246,7 @@ int bloom_pack(uint32_t format, uint32_t rows, uint32_t cols, const float *value
             size_t count = load(part, values + row * cols, g, cols);
             struct group group;
             float scale = scales ? scales[row * groups + g] : 0;
-            if (!keep(part, scale, code.least, code.most, &group) && !keep(part, -scale, code.least, code.most, &group))
-                group = quantise(part, code.least, code.most);
+            if (!keep(part, scale, code.least, code.most, &group)) group = quantise(part, code.least, code.most);
             if (isinf(half_to_float(group.scale))) return BLOOM_TOO_LARGE;
             add_group(part, &group, count, stats, &whole);
             put_half(block + g * TILE_SCALES + lane * 2, group.scale);
