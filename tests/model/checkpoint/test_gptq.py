@@ -55,9 +55,9 @@ FORMS: dict[str, tuple[Form, int | None]] = {
     "asymmetric, 2 bits": (Form(bits=2, sym=False), 4),
     "groups of 32": (Form(group_size=32), None),
     "groups of 96": (Form(group_size=96), None),
-    "by activations": (Form(desc_act=True), None),
+    "by activations": (Form(desc_act=True, group_size=64), None),
     "by activations, whole rows": (Form(desc_act=True, group_size=-1), 4),
-    "by activations, asymmetric": (Form(desc_act=True, sym=False), None),
+    "by activations, asymmetric": (Form(desc_act=True, group_size=64, sym=False), None),
     "8 bits": (Form(bits=8), None),
     "8 bits, asymmetric": (Form(bits=8, sym=False, group_size=64), None),
     "quantize_config.json": (Form(where="quantize_config.json"), 4),
@@ -184,7 +184,7 @@ def test_an_adapter_is_added_to_the_values_of_the_file(folder: Path, tmp_path: P
 def test_bake_says_what_a_second_rounding_cost(folder: Path, demo: Path, tmp_path: Path) -> None:
     said = command("bake", folder, "-o", tmp_path / "m.bloom").output
     assert "all 8 matrices that GPTQ quantised keep their values" in said
-    write(tmp_path / "ordered", demo, Form(desc_act=True))
+    write(tmp_path / "ordered", demo, Form(desc_act=True, group_size=64))
     said = command("bake", tmp_path / "ordered", "-o", tmp_path / "m.bloom").output
     assert (
         "0 of 8 matrices that GPTQ quantised keep their values; a second rounding cost 0." in said
@@ -195,15 +195,14 @@ def test_inspect_says_how_a_folder_is_quantised(folder: Path, demo: Path, tmp_pa
     facts = json.loads(command("inspect", folder, "--json").output)
     assert facts["quantised"] == "GPTQ, 4 bits, groups of 128"
     assert facts["values_kept"] == "of 8 of 8 matrices"
-    write(tmp_path / "ordered", demo, Form(desc_act=True))
-    said = command("inspect", tmp_path / "ordered").output
-    assert "GPTQ, 4 bits, groups of 128, columns in the order of their activations" in said
-    assert "of 0 of 8 matrices" in said
+    write(tmp_path / "ordered", demo, Form(desc_act=True, group_size=64))
+    facts = json.loads(command("inspect", tmp_path / "ordered", "--json").output)
+    ordered = "GPTQ, 4 bits, groups of 64, columns in the order of their activations"
+    assert facts["quantised"] == ordered
+    assert facts["values_kept"] == "of 0 of 8 matrices"
     command("bake", folder, "-o", tmp_path / "m.bloom")
-    assert (
-        "GPTQ, 4 bits, groups of 128 in safetensors"
-        in command("inspect", tmp_path / "m.bloom").output
-    )
+    facts = json.loads(command("inspect", tmp_path / "m.bloom", "--json").output)
+    assert facts["source"] == "GPTQ, 4 bits, groups of 128 in safetensors"
 
 
 def command(*arguments: str | Path) -> Result:
