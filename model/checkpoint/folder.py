@@ -66,7 +66,7 @@ class Checkpoint:
         stored = tensors_of(weight_files(folder))
         gptq = GptqSettings.open(folder, stored)
         tensors = _model_tensors(folder, config, gptq.joined(folder, stored) if gptq else stored)
-        return cls(folder, config, tensors, generation, gptq)
+        return cls(folder, config, tensors, generation, gptq=gptq)
 
     @cached_property
     def files(self) -> list[Path]:
