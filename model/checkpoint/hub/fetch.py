@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -56,7 +56,8 @@ class RemoteModel:
 def fetch(model: RemoteModel, progress: FetchProgress = lambda name, done: None) -> Path:
     """Fetch what is missing of a model, and return its folder.
 
-    What an interrupted download left is continued. `ModelError` when the disk has no room for it
+    What an interrupted download left is continued; what is left of other revisions is deleted, once
+    this one is whole. `ModelError` when the disk has no room for it
     (nothing is fetched then), when a file arrives damaged, or the hub cannot be reached.
     """
     wanted = sum(file.size - _partial_size(model, file) for file in model.missing)
@@ -67,6 +68,7 @@ def fetch(model: RemoteModel, progress: FetchProgress = lambda name, done: None)
             f" {free / 1e9:.1f} GB free; make room, or set HF_HOME to a folder on another disk"
         )
     fetch_missing(model, progress)
+    _collect(model)
     return model.folder
 
 
@@ -82,7 +84,8 @@ def _fetch_file(model: RemoteModel, file: RemoteFile, progress: FetchProgress) -
     blob = _blob(model, file)
     blob.parent.mkdir(parents=True, exist_ok=True)
     if not blob.exists():
-        with _locked(blob.with_name(blob.name + _INCOMPLETE)) as (partial, stream):
+        partial = blob.with_name(blob.name + _INCOMPLETE)
+        with _locked(partial, blob) as stream:
             if not blob.exists():  # another process may have been quicker
                 _download(model, file, stream, progress)
                 if _hash(partial, file) != file.etag:
@@ -145,11 +148,30 @@ def _received(url: str, file: RemoteFile, stream: BinaryIO) -> Iterator[int]:
 
 
 @contextmanager
-def _locked(partial: Path) -> Iterator[tuple[Path, BinaryIO]]:
+def _locked(partial: Path, blob: Path) -> Iterator[BinaryIO]:
     """Open a file that is being fetched, for one process at a time."""
-    with partial.open("ab+") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield partial, stream
+    while True:
+        with partial.open("ab+") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            # While this waited, another process may have completed the file, or deleted it.
+            if _is_at(stream, partial) or blob.exists():
+                yield stream
+                return
+
+
+def _is_at(stream: BinaryIO, path: Path) -> bool:
+    """Whether a path still names the file that is open."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(stream.fileno()), path.stat())
+    return False
+
+
+def _collect(model: RemoteModel) -> None:
+    """Delete the parts of files that no process fetches any more."""
+    for partial in (model.folder.parent.parent / "blobs").glob(f"*{_INCOMPLETE}"):
+        with suppress(OSError), partial.open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            partial.unlink()
 
 
 def _hash(path: Path, file: RemoteFile) -> str:

@@ -1,5 +1,6 @@
 """Models by name, of a server that speaks the hub's protocol, and fails as hubs and lines do."""
 
+import fcntl
 import json
 import shutil
 from collections.abc import Iterator
@@ -304,3 +305,25 @@ def test_a_shard_outside_of_the_folder_is_refused(hub: FakeHub, source: Path, sh
     (source / "model.safetensors.index.json").write_text(json.dumps(table))
     with pytest.raises(ModelError, match="outside of its folder"):
         pull()
+
+
+def parts(folder: Path) -> list[Path]:
+    return list((folder.parent.parent / "blobs").glob("*.incomplete"))
+
+
+def test_what_is_left_of_a_former_revision_is_deleted(hub: FakeHub, source: Path) -> None:
+    hub.faults.status["model.safetensors"] = 503
+    model = find(NAME)
+    blobs = model.folder.parent.parent / "blobs"
+    (blobs / f"{'0' * 64}.pibloom.incomplete").write_bytes(b"of a former revision")
+    held = blobs / f"{'1' * 64}.pibloom.incomplete"
+    with held.open("wb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(ModelError, match="503"):
+            fetch(model)
+        assert len(parts(model.folder)) == 3, "a pull that failed deletes nothing"
+        hub.faults.status.clear()
+        fetch(model)
+        assert parts(model.folder) == [held], "another process fetches it"
+    fetch(model)
+    assert not parts(model.folder)
