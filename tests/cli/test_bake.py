@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -151,3 +153,46 @@ def test_a_date_that_is_none_is_wrong_usage(tmp_path: Path, date: str) -> None:
     assert done.returncode == 2
     assert done.stderr.endswith("must be a whole number of seconds since 1970\n")
     assert not list(tmp_path.iterdir())
+
+
+def of_another_shape(folder: Path) -> None:
+    prefix = f"base_model.model.transformer.{MODULE}"
+    weights = {
+        f"{prefix}.lora_A.weight": torch.ones(2, 1024),
+        f"{prefix}.lora_B.weight": torch.zeros(3072, 2),
+    }
+    save_file(weights, folder / "adapter_model.safetensors")
+
+
+def cut_off(folder: Path) -> None:
+    path = folder / "adapter_model.safetensors"
+    os.truncate(path, path.stat().st_size - 100)
+
+
+def undescribed(folder: Path) -> None:
+    (folder / "adapter_config.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (of_another_shape, "the adapter is for another model"),
+        (cut_off, "is truncated or not a safetensors file"),
+        (
+            lambda folder: (folder / "adapter_config.json").unlink(),
+            "adapter_config.json is missing",
+        ),
+        (shutil.rmtree, "lora is missing; an adapter is a folder as PEFT saves it"),
+    ],
+    ids=["of another shape", "cut off", "not described", "not there"],
+)
+def test_an_adapter_that_does_not_fit_is_one_sentence(
+    adapter: Path, tmp_path: Path, change: Callable[[Path], None], said: str
+) -> None:
+    change(adapter)
+    path = tmp_path / "model.bloom"
+    refused = pibloom("bake", default_model(), "--adapter", adapter, "-o", path)
+    assert refused.returncode == 3
+    assert said in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    assert not list(tmp_path.glob("*.bloom*"))
