@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.text import Readable, megabytes, visible
+from cli.text import Readable, megabytes, table_console, visible
 from model.errors import ModelError
 
 if TYPE_CHECKING:
@@ -90,10 +90,9 @@ def cut_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def print_report(report: "CutReport") -> None:
     """Print a report as tables for people."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(markup=False, emoji=False, highlight=False)
+    console = table_console()
 
     def show(title: str, rows: "Mapping[str, Change]", unit: Callable[[int], str]) -> None:
         table = Table(title, "before", "after", "change", box=None, pad_edge=False)

@@ -14,7 +14,7 @@ import click
 from cli.bake import progress_bar
 from cli.main import Failure, Refused
 from cli.model import ModelPath
-from cli.text import Readable, megabytes, print_json, say, visible
+from cli.text import Readable, megabytes, print_json, say, table_console, visible
 from model.errors import ModelError
 from model.names import default_model
 
@@ -319,7 +319,6 @@ def _summary(scores: "Scores", size: int) -> dict[str, Any]:
 
 
 def _print(facts: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, show_header=False, pad_edge=False)
@@ -342,7 +341,7 @@ def _print(facts: dict[str, Any]) -> None:
     if speed:
         table.add_row("reading", f"{speed['prefill']:,.1f} tokens a second, of {speed['read']:,}")
         table.add_row("writing", f"{speed['decode']:,.1f} tokens a second, after them")
-    Console(markup=False, emoji=False, highlight=False).print(table)
+    table_console().print(table)
 
 
 def _title(model: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ import click
 
 from cli.main import Refused
 from cli.model import ModelPath
-from cli.text import print_json, visible
+from cli.text import print_json, table_console, visible
 from model.baked.card import AdapterCard, CalibrationCard, CutCard, ModelCard
 from model.baked.file import BakedModel, is_baked
 from model.baked.source import card_of
@@ -54,10 +54,9 @@ def inspect(path: Path, *, as_json: bool, tensors: bool, verify: bool) -> None:
         described = {place: str(path)} | card.as_description() | facts
         print_json(described | {"tensors": rows}, indent=2)
         return
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(markup=False, emoji=False)  # names are another's, and stand as they are
+    console = table_console()
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_row(place, visible(str(path)))
     for title, text in _card(card):

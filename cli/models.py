@@ -6,7 +6,7 @@ from datetime import datetime
 import click
 
 from cli.main import Failure, Refused
-from cli.text import megabytes, print_json, visible
+from cli.text import megabytes, print_json, table_console, visible
 from model.baked import cache
 from model.checkpoint.hub.cache import all_pulled, remove
 from model.errors import ModelError
@@ -46,7 +46,6 @@ def models(context: click.Context, *, as_json: bool) -> None:
     if not rows:
         click.echo("no model was pulled yet: pibloom pull bigscience/bloomz-560m")
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("name", "revision", "baked", "size", "last used", box=None, pad_edge=False)
@@ -58,7 +57,7 @@ def models(context: click.Context, *, as_json: bool) -> None:
             megabytes(row.size),
             datetime.fromtimestamp(row.used).strftime("%Y-%m-%d %H:%M") if row.used else "-",
         )
-    Console(markup=False, emoji=False).print(table)
+    table_console().print(table)
 
 
 @models.command()

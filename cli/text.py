@@ -8,12 +8,16 @@ import sys
 import unicodedata
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 # Marks that change the direction of the text after them, so that a name reads as another one.
 _TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_NARROWEST = 40  # columns of a table
 _JSON_CONTROLS = re.compile("[\x7f-\x9f]")  # json.dumps escapes those below a blank only
 
 
@@ -71,6 +75,18 @@ def _argument_text(argument: str) -> str:
         return os.fsencode(argument).decode("utf-8")
     except UnicodeError:
         raise click.UsageError("the text is not UTF-8") from None
+
+
+def table_console() -> "Console":
+    """Return a console for tables of texts that stand as they are.
+
+    It is not narrower than 40 columns: a table that is squeezed further shows dots alone.
+    """
+    from rich.console import Console
+
+    console = Console(markup=False, emoji=False, highlight=False)
+    console.width = max(console.width, _NARROWEST)
+    return console
 
 
 def visible(text: str) -> str:

@@ -123,6 +123,13 @@ _RESPONSES = (
     Operation(
         "DELETE", "/v1/responses/{name}", "deleteResponse", "Responses are not kept", missing=True
     ),
+    Operation(
+        "POST",
+        "/v1/responses/{name}",
+        "workOnResponse",
+        "Tokens are counted by the function tokenize, and nothing is compacted",
+        missing=True,
+    ),
 )
 _OLLAMA = (
     Operation(

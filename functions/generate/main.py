@@ -77,6 +77,7 @@ routes = Routes(
     ("POST", "/v1/responses", responses.create),
     ("GET", "/v1/responses/<name>", responses.stored),
     ("DELETE", "/v1/responses/<name>", responses.stored),
+    ("POST", "/v1/responses/<name>", responses.unknown),
     ("GET", "/v1/models", openai.models),
     ("GET", "/v1/models/<path:name>", openai.model),
     ("POST", "/api/chat", ollama.chat),

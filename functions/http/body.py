@@ -4,6 +4,7 @@ import codecs
 import functools
 import gc
 import math
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -104,7 +105,23 @@ def _decode(data: bytes) -> object:
     try:
         return _JSON.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise NotJson(f"the body is not JSON: {error}") from None
+        said = str(error)
+    if said == _TRUNCATED and _ends_in_half_a_pair(text):
+        said = "JSON is malformed: unexpected end of escaped utf-16 surrogate pair"
+    raise NotJson(f"the body is not JSON: {said}")
+
+
+def _ends_in_half_a_pair(text: bytes | memoryview) -> bool:
+    """Whether the decoder missed the second half of a surrogate pair, near the end of a text.
+
+    It says that the text is truncated, where fewer bytes follow than that half would have.
+    """
+    start, end = bytes(text[:-_PAIR]), bytes(text[-_PAIR:])
+    try:
+        _JSON.decode(start + _FIRST_HALF.sub(rb"\\ufffd", end))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return str(error) != _TRUNCATED
+    return True
 
 
 def _number(literal: str) -> float:
@@ -115,4 +132,7 @@ def _number(literal: str) -> float:
     return int(value) if value.is_integer() and abs(value) < 2**53 else value
 
 
+_TRUNCATED = "Input data was truncated"  # says msgspec
+_PAIR = 12  # bytes of an escaped surrogate pair
+_FIRST_HALF = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}")
 _JSON = msgspec.json.Decoder(float_hook=_number)

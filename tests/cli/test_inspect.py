@@ -125,6 +125,16 @@ def test_a_model_without_an_adapter_names_none(tmp_path: Path) -> None:
     assert json.loads(run(baked, "--json").output)["adapter"] is None
 
 
+@pytest.mark.parametrize("columns", [1, 5, 20, 40])
+def test_a_narrow_terminal_still_shows_the_facts(
+    monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    said = run().output
+    assert "architecture" in said
+    assert "BLOOM" in said
+
+
 def test_inspect_tells_what_a_checkpoint_holds() -> None:
     table = pibloom("inspect", "--tensors").stdout
     assert "8,416,256" in table

@@ -14,6 +14,7 @@ from functions.generate.responses.replies import ResponseWriter
 from functions.generate.responses.schemas import ResponseBody, refuse_other_kinds
 from functions.generate.sampling import sampling_params
 from functions.http.body import read_body
+from functions.http.quoting import shortened
 from functions.http.replies import json_reply
 from model.load import LoadedModel
 from model.serving.request import GenerationRequest
@@ -55,4 +56,11 @@ class ResponsesRoutes:
         """Say that no response is kept."""
         raise errors.NotFound(
             "responses are not kept here, whatever store said: send the whole conversation as input"
+        )
+
+    def unknown(self, request: HttpRequest, name: str) -> Response:
+        """Say that OpenAI's other routes, as `input_tokens` and `compact`, are not there."""
+        raise errors.NotFound(
+            f"there is nothing at POST /v1/responses/{shortened(name)}; tokens are counted by the"
+            " function tokenize"
         )

@@ -40,7 +40,7 @@ ASKED: list[tuple[str, str, Any]] = [
     ("GET", "/api/ps", None),
     ("GET", "/api/version", None),
 ]
-NEVER_KEPT = {("GET", "/v1/responses/{name}"), ("DELETE", "/v1/responses/{name}")}
+NEVER_KEPT = {(method, "/v1/responses/{name}") for method in ("GET", "DELETE", "POST")}
 EVENTS, LINES = "text/event-stream", "application/x-ndjson"
 USAGE = {"stream_options": {"include_usage": True}}
 # Streams, and which of the alternatives that are described do not come in them.

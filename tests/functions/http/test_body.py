@@ -329,6 +329,31 @@ def test_what_is_no_json_is_said_in_msgspecs_words(tokenize: Any, body: bytes, s
     assert reply.json["error"]["message"].startswith(f"the body is not JSON: {said}")
 
 
+@pytest.mark.parametrize("half", ["\\ud800", "\\uDBFF", "\\ud83d"])
+@pytest.mark.parametrize("after", ["", "x", "\\n", "four", "fives", "sixsix", "a long rest"])
+@pytest.mark.parametrize("end", ['"}', '" }', '"}\n'])
+def test_half_a_pair_of_surrogates_is_named_wherever_it_stands(
+    tokenize: Any, half: str, after: str, end: str
+) -> None:
+    body = '{"text": "' + half + after + end
+    with pytest.raises(UnicodeEncodeError):
+        json.loads(body)["text"].encode()
+    reply = tokenize.post("/", data=body.encode(), content_type="application/json")
+    assert reply.status_code == 400
+    said = reply.json["error"]["message"]
+    assert "surrogate pair" in said
+    assert "truncated" not in said
+
+
+@pytest.mark.parametrize("end", ["\\ud800", "\\ud83d\\ude", '\\ud800"'])
+def test_what_is_truncated_behind_half_a_pair_is_said_to_be_truncated(
+    tokenize: Any, end: str
+) -> None:
+    body = f'{{"text": "{end}'
+    reply = tokenize.post("/", data=body.encode(), content_type="application/json")
+    assert "Input data was truncated" in reply.json["error"]["message"]
+
+
 REFUSED: dict[str, dict[str, Any]] = {
     "an unknown field": {"prompt": "Hi", "kept": ["a-marker"]},
     "a null beside an unknown field": {"prompt": "Hi", "stop": ["a-marker"], "x": {"y": None}},

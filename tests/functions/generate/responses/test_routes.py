@@ -366,6 +366,13 @@ def test_nothing_is_kept(generate: Generate) -> None:
         assert "not kept" in found.json["error"]["message"]
 
 
+@pytest.mark.parametrize("name", ["input_tokens", "compact", "resp_1"])
+def test_what_openai_does_beside_responses_is_not_found(generate: Generate, name: str) -> None:
+    found = generate.client.post(f"{ROUTE}/{name}", json={"model": "fake", "input": "Hi"})
+    assert found.status_code == 404
+    assert f"there is nothing at POST {ROUTE}/{name}" in found.json["error"]["message"]
+
+
 def test_openais_client_creates_a_response(client: openai.OpenAI) -> None:
     reply = client.responses.create(model="fake", input="Hi", instructions="Be brief")
     assert reply.output_text == REPLY
