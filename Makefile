@@ -50,6 +50,7 @@ bench: ## compare the engine with its peers; measure start-up and memory of each
 	@scripts/setup.sh test
 	@bench/setup.sh
 	$(PYTHON) -m bench.engine
+	$(PYTHON) -m bench.cut
 	$(PYTHON) -m bench.mca
 	$(PYTHON) -m bench.startup
 

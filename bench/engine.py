@@ -194,7 +194,7 @@ _OURS = {"piBLOOM W8": 8, "piBLOOM W4": 4}
 def bytes_read(path: Path) -> int:
     """Return what a decoded token reads at least: all weights but the embedding's lower plane."""
     model = BakedModel(path)
-    return sum(each.nbytes for each in model.tensors if each.format != "LOW")
+    return sum(each.nbytes for each in model.tensors if not each.format.startswith("LOW"))
 
 
 def machine(threads: int) -> dict[str, str]:
@@ -213,9 +213,11 @@ def machine(threads: int) -> dict[str, str]:
     packages = ("xllamacpp", "ctranslate2", "torch", "transformers")
     code = "import sys; from importlib.metadata import version as v;"
     code += 'print(*(f"{name} {v(name)}" for name in sys.argv[1:]), sep=", ")'
-    versions = subprocess.run(
-        [PYTHON, "-c", code, *packages], capture_output=True, text=True
-    ).stdout.strip()
+    versions = ""
+    if PYTHON.exists():  # the peers are installed
+        versions = subprocess.run(
+            [PYTHON, "-c", code, *packages], capture_output=True, text=True
+        ).stdout.strip()
     return {
         "processor": cpu,
         "threads": str(threads),

@@ -34,13 +34,15 @@ class Native:
 
     steps = STEPS
 
-    def __init__(self, threads: int, bits: int, isa: str | None = None) -> None:
+    def __init__(
+        self, threads: int, bits: int, isa: str | None = None, path: Path | None = None
+    ) -> None:
         from bench import weights
         from model.baked.cache import baked_copy
         from model.baked.file import BakedModel
         from model.engine.native import NativeEngine
 
-        model = BakedModel(baked_copy(weights.checkpoint(), bits))
+        model = BakedModel(path or baked_copy(weights.checkpoint(), bits))
         self.engine = NativeEngine(model, threads=threads, isa=isa, kv_bytes=1 << 30, cache_bytes=0)
 
     def run(self, prompts: Sequence[list[int]], new: int) -> tuple[float, float]:

@@ -220,13 +220,16 @@ def _tokenizer_cut(
     if not options:
         return None, None
     from model.checkpoint.generation_config import GenerationConfig
-    from model.text.chat import ChatSource
+    from model.text.chat import ChatSource, ChatTemplate
     from model.text.tokenizer import Tokenizer
     from model.vocabulary.report import Sizes, report_of
 
     tokenizer = Tokenizer.open(folder)
     ends = GenerationConfig.open(folder, tokenizer.size).eos_token_ids
-    cut = options.cut(tokenizer, ChatSource.read(folder, chat_template), ends)
+    chat = ChatSource.read(folder, chat_template)
+    if chat_template:
+        ChatTemplate.named(chat_template, chat.tokens, tokenizer.hidden)
+    cut = options.cut(tokenizer, chat, ends)
     sizes = (Sizes(len(each.compiled), 0) for each in (tokenizer, cut.tokenizer))
     return cut, report_of(cut, *sizes)
 

@@ -107,6 +107,18 @@ def test_a_cut_that_cannot_be_made_is_wrong_usage(
     assert not list(tmp_path.glob("m.bloom*"))
 
 
+@pytest.mark.parametrize("further", [(), ("--tokenizer-only",)])
+def test_a_template_that_cannot_be_used_is_refused_with_a_cut_too(
+    tmp_path: Path, further: tuple[str, ...]
+) -> None:
+    cut = ("--keep-scripts", "Latin", "--chat-template", "nonsense")
+    done = pibloom("bake", default_model(), *cut, *further, "-o", tmp_path / "m.bloom")
+    assert done.returncode == 3
+    assert "nonsense is not a chat template" in done.stderr
+    assert done.stdout == ""
+    assert not list(tmp_path.glob("m.bloom*"))
+
+
 def test_a_baked_model_is_not_cut(tmp_path: Path) -> None:
     whole = tmp_path / "whole.bloom"
     assert pibloom("bake", default_model(), "--tokenizer-only", "-o", whole).returncode == 0

@@ -23,6 +23,7 @@ from model.serving.request import GenerationRequest
 from model.text.chat import ChatSource
 from model.vocabulary.chat import tokens_of_chats
 from model.vocabulary.cut import VocabularyCut, cut_vocabulary
+from tests.model.baked.sections import tensors_and_tokenizer
 
 TEXT = "The cat sat on the mat, and नमस्ते. "
 
@@ -99,6 +100,18 @@ def test_an_adapter_is_merged_into_a_cut_model_too(random_bloom: Path, tmp_path:
         tmp_path / "a.bloom", before, list(cut.ids)
     )
     assert logits(tmp_path / "b.bloom", after, ids) != logits(tmp_path / "c.bloom", after, ids)
+
+
+@pytest.mark.slow
+def test_a_cut_of_a_bin_is_that_of_safetensors(untied: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(untied, tmp_path / "bloom"))
+    cut = cut_of(Checkpoint.open(folder))
+    bake(Checkpoint.open(folder).cut_to(cut), tmp_path / "a.bloom")
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    bake(Checkpoint.open(folder).cut_to(cut), tmp_path / "b.bloom")
+    one, other = (tensors_and_tokenizer(BakedModel(tmp_path / f"{at}.bloom")) for at in "ab")
+    assert one == other
 
 
 def test_the_ids_that_end_a_reply_are_kept_and_renamed(random_bloom: Path, tmp_path: Path) -> None:
