@@ -11,7 +11,7 @@ PYTHON := .venv/bin/python
 # Most tests wait for a server or compute on one core. A file's tests stay together: they share what they start.
 PARALLEL := --numprocesses 2 --dist loadfile
 
-.PHONY: up test test-fast lint format native images architecture bench e2e lock clean help
+.PHONY: up test test-fast lint format native images architecture bench bench-quality e2e lock clean help
 .DEFAULT_GOAL := help
 
 up: ## serve the chat and both functions on this machine: make up MODEL=bigscience/bloomz-560m
@@ -53,6 +53,11 @@ bench: ## compare the engine with its peers; measure start-up and memory of each
 	$(PYTHON) -m bench.cut
 	$(PYTHON) -m bench.mca
 	$(PYTHON) -m bench.startup
+
+bench-quality: ## measure what rounding costs, beside llama.cpp's formats
+	@scripts/setup.sh test
+	@bench/llama_cpp.sh
+	$(PYTHON) -m bench.quality
 
 e2e: ## deploy to the cluster that KUBECONFIG names, and test it there
 	@scripts/setup.sh test

@@ -197,9 +197,9 @@ def bytes_read(path: Path) -> int:
     return sum(each.nbytes for each in model.tensors if not each.format.startswith("LOW"))
 
 
-def machine(threads: int) -> dict[str, str]:
-    """Describe where this was measured."""
-    cpu = next(
+def processor() -> str:
+    """Return the processor's name."""
+    return next(
         (
             line.partition(":")[2].strip()
             for line in Path("/proc/cpuinfo").read_text().splitlines()
@@ -207,9 +207,22 @@ def machine(threads: int) -> dict[str, str]:
         ),
         platform.machine(),
     )
-    described = subprocess.run(
+
+
+def commit() -> str:
+    """Return the commit of the code that is measured."""
+    return subprocess.run(
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=HERE
     ).stdout.strip()
+
+
+def now() -> str:
+    """Return the time, to the minute."""
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+
+
+def machine(threads: int) -> dict[str, str]:
+    """Describe where this was measured."""
     packages = ("xllamacpp", "ctranslate2", "torch", "transformers")
     code = "import sys; from importlib.metadata import version as v;"
     code += 'print(*(f"{name} {v(name)}" for name in sys.argv[1:]), sep=", ")'
@@ -219,13 +232,13 @@ def machine(threads: int) -> dict[str, str]:
             [PYTHON, "-c", code, *packages], capture_output=True, text=True
         ).stdout.strip()
     return {
-        "processor": cpu,
+        "processor": processor(),
         "threads": str(threads),
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "commit": described,
+        "commit": commit(),
         "packages": versions,
-        "when": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "when": now(),
     }
 
 

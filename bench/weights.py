@@ -70,29 +70,39 @@ def _write_weights(folder: Path, config: BloomConfig) -> None:
 
 
 def tensors(folder: Path) -> Iterator[tuple[str, Any]]:
-    """Yield each tensor as float32."""
+    """Yield each tensor of a folder as float32, named as a bare BloomModel's."""
     import numpy as np
 
+    types = {"BF16": "<u2", "F16": "<f2", "F32": "<f4"}
     with (folder / "model.safetensors").open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         table = json.loads(file.read(size))
+        table.pop("__metadata__", None)
         for name, found in table.items():
             start, end = found["data_offsets"]
             file.seek(8 + size + start)
-            raw = np.frombuffer(file.read(end - start), "<u2").astype(np.uint32) << 16
-            yield name, raw.view(np.float32).reshape(found["shape"])
+            values = np.frombuffer(file.read(end - start), types[found["dtype"]])
+            if found["dtype"] == "BF16":
+                values = (values.astype(np.uint32) << 16).view(np.float32)
+            shaped = values.astype(np.float32).reshape(found["shape"])
+            yield name.removeprefix("transformer."), shaped
 
 
 def gguf(kind: str) -> Path:
-    """Return the weights for llama.cpp, with `kind` Q8_0 or Q4_0 for every matrix."""
+    """Return the random weights for llama.cpp, with `kind` Q8_0 or Q4_0 for every matrix."""
+    folder = checkpoint()
+    path = folder.with_name(f"bloom-560m-random-{kind}.gguf")
+    if not path.exists():
+        write_gguf(folder, path, kind)
+    return path
+
+
+def write_gguf(folder: Path, path: Path, kind: str) -> None:
+    """Write a checkpoint folder for llama.cpp, with `kind` F32, Q8_0 or Q4_0 for every matrix."""
     from gguf import MODEL_ARCH, GGMLQuantizationType, GGUFWriter, LlamaFileType
     from gguf.quants import quantize
     from gguf.tensor_mapping import get_tensor_name_map
 
-    folder = checkpoint()
-    path = folder.with_name(f"bloom-560m-random-{kind}.gguf")
-    if path.exists():
-        return path
     config = BloomConfig.open(folder / "config.json")
     tokenizer = json.loads((folder / "tokenizer.json").read_text())["model"]
     partial = path.with_suffix(".partial")
@@ -104,12 +114,13 @@ def gguf(kind: str) -> Path:
     writer.add_head_count(config.heads)
     writer.add_head_count_kv(config.heads)
     writer.add_layer_norm_eps(config.layer_norm_epsilon)
-    writer.add_file_type(getattr(LlamaFileType, f"MOSTLY_{kind}"))
-    entries = [*tokenizer["vocab"], *(f"<pad{at}>" for at in range(ENTRIES, config.vocab_size))]
+    writer.add_file_type(getattr(LlamaFileType, "ALL_F32" if kind == "F32" else f"MOSTLY_{kind}"))
+    known = len(tokenizer["vocab"])
+    entries = [*tokenizer["vocab"], *(f"<pad{at}>" for at in range(known, config.vocab_size))]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("bloom")
     writer.add_token_list(entries)
-    special = [3 if at < 4 or at >= ENTRIES else 1 for at in range(len(entries))]
+    special = [3 if at < 4 or at >= known else 1 for at in range(len(entries))]
     writer.add_token_types(special)
     writer.add_token_merges(
         [" ".join(pair) if isinstance(pair, list) else pair for pair in tokenizer["merges"]]
@@ -134,7 +145,6 @@ def gguf(kind: str) -> Path:
     writer.write_tensors_to_file()
     writer.close()
     partial.rename(path)
-    return path
 
 
 def ctranslate2() -> Path:

@@ -13,7 +13,7 @@ with AdamW; in each phase the learning rate warms up, stays, and falls linearly 
 import argparse
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -50,7 +50,7 @@ class Phase:
 PHASES = (Phase(8_000_000, corpus.BROAD, 2e-3), Phase(5_000_000, corpus.FACTUAL, 1.5e-3))
 
 
-def train_tokenizer(spoken: list[corpus.Language]) -> Tokenizer:
+def train_tokenizer(texts: Iterable[str], entries: int = VOCABULARY) -> Tokenizer:
     """Train a byte-level BPE with BLOOM's pre-tokenizer, decoder and special tokens."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -62,13 +62,12 @@ def train_tokenizer(spoken: list[corpus.Language]) -> Tokenizer:
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
+        vocab_size=entries,
         special_tokens=SPECIAL,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    sample = islice(corpus.documents(spoken, seed=1, held_out=False), 60_000)
-    tokenizer.train_from_iterator((text.replace(corpus.END, "") for text in sample), trainer)
+    tokenizer.train_from_iterator((text.replace(corpus.END, "") for text in texts), trainer)
     return tokenizer
 
 
@@ -122,13 +121,13 @@ def rate_at(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / warm, (steps - step) / cool)
 
 
-def new_model(seed: int) -> BloomForCausalLM:
-    """Make an untrained BLOOM of the demo's shape."""
+def new_model(seed: int, layers: int = LAYERS, entries: int = VOCABULARY) -> BloomForCausalLM:
+    """Make an untrained BLOOM, by default of the demo's shape."""
     torch.manual_seed(seed)
     config = BloomConfig(
-        vocab_size=VOCABULARY,
+        vocab_size=entries,
         hidden_size=HIDDEN,
-        n_layer=LAYERS,
+        n_layer=layers,
         n_head=HEADS,
         seq_length=CONTEXT,
         unk_token_id=0,
@@ -156,7 +155,8 @@ def train(out: Path, scale: float, seed: int) -> None:
     state_file, tokenizer_file = out / "training.partial", out / "tokenizer.json"
     spoken = corpus.languages()
     if not state_file.exists():
-        train_tokenizer(spoken).save(str(tokenizer_file))
+        sample = islice(corpus.documents(spoken, seed=1, held_out=False), 60_000)
+        train_tokenizer(sample).save(str(tokenizer_file))
     tokenizer = Tokenizer.from_file(str(tokenizer_file))
     unseen = corpus.documents(spoken, seed=2, held_out=True)
     held_out = torch.tensor(list(islice(rows(tokenizer, unseen), 4 * ROWS)))
