@@ -16,6 +16,7 @@ from common.settings import (
     is_quoted,
     is_setting,
 )
+from model.files import shortened
 from model.limits import DEFAULT_LIMITS, Limits
 from model.names import ENGINES, default_model
 
@@ -122,7 +123,7 @@ def _parse(name: str, text: str, type_: Any, limits: Mapping[str, Any]) -> Any:
         return home_expanded(name, text)
     if "among" in limits and text not in limits["among"]:
         raise SettingsError(
-            f"{name} must be one of {', '.join(limits['among'])}, not {_short(text)}"
+            f"{name} must be one of {', '.join(limits['among'])}, not {shortened(text)!r}"
         )
     if type_ is str:
         return str(home_expanded(name, text)) if text.startswith("~") else text
@@ -130,11 +131,11 @@ def _parse(name: str, text: str, type_: Any, limits: Mapping[str, Any]) -> Any:
     try:
         value = type_(text)
     except ValueError:
-        raise SettingsError(f"{name} must be {kind}, not {_short(text)}") from None
+        raise SettingsError(f"{name} must be {kind}, not {shortened(text)!r}") from None
     low, high = limits.get("low", -math.inf), limits.get("high", math.inf)
     if not low <= value <= high:
         bounds = f"at least {low}" if high == math.inf else f"from {low} to {high}"
-        raise SettingsError(f"{name} must be {kind} {bounds}, not {_short(text)}")
+        raise SettingsError(f"{name} must be {kind} {bounds}, not {shortened(text)!r}")
     return value
 
 
@@ -144,12 +145,8 @@ def home_expanded(name: str, text: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError:
         raise SettingsError(
-            f"{name} is {_short(text)}, but that home folder is not known"
+            f"{name} is {shortened(text)!r}, but that home folder is not known"
         ) from None
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:59] + "…")
 
 
 def keys_of(settings: Settings) -> tuple[str, ...]:

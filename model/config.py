@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from model.errors import ModelError
-from model.files import read_json, shown
+from model.files import read_json, shortened, shown
 
 # Names of a field: the later one wins where both are given, as in transformers. A null `n_embed`
 # is as none; any other null is refused.
@@ -181,7 +181,7 @@ def _check_supported(data: Mapping[str, Any]) -> None:
 def _method(quantised: object) -> str:
     if isinstance(quantised, Mapping):
         if method := quantised.get("quant_method"):
-            return str(method)[:80]
+            return shortened(str(method))
         for flag in ("load_in_8bit", "load_in_4bit"):
             if quantised.get(flag):
                 return f"bitsandbytes, {flag}"

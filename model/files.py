@@ -78,6 +78,11 @@ def shown(value: object) -> str:
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
+def shortened(text: str, limit: int = 60) -> str:
+    """Return a text of at most `limit` characters; a longer one ends in an ellipsis."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
 def reason(error: BaseException) -> str:
     """Say why a file could not be read or written, without its path."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -14,6 +14,7 @@ from flask import g
 from functions import errors, ranges
 from functions.http.middleware.keys import TENANT
 from functions.http.middleware.uploads import LARGE
+from functions.http.quoting import shortened
 from model.engine.native import default_threads
 from model.load import LoadedModel
 from model.sampling import SamplingParams
@@ -54,10 +55,14 @@ def deadline_of(request: HttpRequest, longest: float) -> float:
 
 
 def check_model_name(model: LoadedModel, name: str | None) -> None:
-    """Raise `ModelNotFound` for the name of another model than the one that is served."""
-    if name is not None and name != model.info.name:
+    """Raise `ModelNotFound` for the name of another model than the one that is served.
+
+    An empty name is as none: clients send it where nobody chose a model.
+    """
+    if name and name != model.info.name:
         raise errors.ModelNotFound(
-            f"the model {name[:80]!r} is not served here; {model.info.name!r} is", param="model"
+            f"the model {shortened(name)!r} is not served here; {model.info.name!r} is",
+            param="model",
         )
 
 

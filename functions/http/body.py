@@ -92,7 +92,7 @@ def _check_media_type(request: Request, *, any_type: bool, untyped: bool) -> Non
     lenient = any_type or (untyped and not media_type)
     if not is_json and not (lenient and "Origin" not in request.headers):
         given = media_type or "nothing"
-        raise UnsupportedMediaType(f"Content-Type must be application/json, not {given[:80]}")
+        raise UnsupportedMediaType(f"Content-Type must be application/json, not {shortened(given)}")
     coding = request.headers.get("Content-Encoding", "identity")
     if coding.lower() != "identity":
         raise UnsupportedMediaType(f"a body is taken as it is, without {shortened(coding)}")

@@ -2,10 +2,7 @@
 
 import msgspec
 
-
-def shortened(text: str, limit: int = 60) -> str:
-    """Return a text of at most `limit` characters; a longer one ends in an ellipsis."""
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+from model.files import shortened as shortened
 
 
 def describe(value: object) -> str:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from model.files import shortened
+
 _LONGEST = 300  # characters of a text
 _MOST = 200  # entries of a list
 _TEXTS = (
@@ -117,7 +119,7 @@ def _text(given: object) -> str | None:
         return None
     line = " ".join(given[: 4 * _LONGEST].split())
     line = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in line)
-    return (line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…") or None
+    return shortened(line, _LONGEST) or None
 
 
 def _count(given: object) -> int | None:

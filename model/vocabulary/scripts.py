@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 
 from model.errors import ModelError
+from model.files import shortened
 
 # Of characters that many scripts use: digits, punctuation, emoji, and marks that take the script
 # of the letter before them.
@@ -54,7 +55,7 @@ def scripts_named(name: str) -> tuple[str, ...]:
     close = get_close_matches(_plain(name), known, n=3, cutoff=0.6)
     meant = dict.fromkeys(chain.from_iterable(known[each] for each in close))
     hint = f"; did you mean {' or '.join(meant)}?" if meant else ""
-    raise ModelError(f"Unicode knows no script {name[:80]!r}{hint}")
+    raise ModelError(f"Unicode knows no script {shortened(name)!r}{hint}")
 
 
 def _plain(name: str) -> str:

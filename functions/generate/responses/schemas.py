@@ -9,11 +9,11 @@ from msgspec import UNSET, Meta, UnsetType
 from functions import errors
 from functions.generate.fields import Ignored, NonEmptyText, TokenLimit, TopLogprobs
 from functions.generate.logprobs import TokenLogprob
-from functions.generate.refusals import check_tool_choice, unsupported
+from functions.generate.refusals import check_tool_choice, missing, unsupported
 from functions.generate.sampling import OpenAISamplingFields
 from functions.generate.timings import Timings
 
-TEXT_KINDS = ("input_text", "output_text", "text")
+TEXT_KINDS = ("input_text", "output_text", "text", "refusal")
 LOGPROBS = "message.output_text.logprobs"
 # What else a response can hold: of tools, images and reasoning, of which there are none here.
 INCLUDABLE = (
@@ -30,14 +30,22 @@ ResponseStatus = MessageStatus | Literal["failed"]
 
 
 class InputText(msgspec.Struct, forbid_unknown_fields=True):
-    """A part of a message: text of the user's, or of an earlier reply."""
+    """A part of a message: text of the user's, or of an earlier reply, or that it refused."""
 
-    type: Literal["input_text", "output_text", "text"]
-    text: str
+    type: Literal["input_text", "output_text", "text", "refusal"]
+    text: str | None = None
+    refusal: str | None = None
     # What the parts of a reply hold, and come back with; and a hint at what to keep in a cache.
     annotations: Ignored = None
     logprobs: Ignored = None
     prompt_cache_breakpoint: Ignored = None
+
+    def read(self, where: str) -> str:
+        """Return its text; raises `InvalidField` with the name of the part, which is `where`."""
+        name, found = ("refusal", self.refusal) if self.type == "refusal" else ("text", self.text)
+        if found is None:
+            missing(f"{where}.{name}")
+        return found
 
 
 class InputMessage(msgspec.Struct, forbid_unknown_fields=True):
@@ -50,15 +58,20 @@ class InputMessage(msgspec.Struct, forbid_unknown_fields=True):
     status: MessageStatus | None = None
     phase: Ignored = None
 
-    def for_template(self) -> dict[str, str]:
-        """Return it as chat templates take it."""
+    def for_template(self, where: str) -> dict[str, str]:
+        """Return it as chat templates take it.
+
+        Raises `InvalidField` for what cannot be read; `where` is the message's name in the body.
+        """
         match self.content:
             case None:
                 text = ""
             case str():
                 text = self.content
             case parts:
-                text = "".join(part.text for part in parts)
+                text = "".join(
+                    part.read(f"{where}.content[{place}]") for place, part in enumerate(parts)
+                )
         return {"role": "system" if self.role == "developer" else self.role, "content": text}
 
 
@@ -106,7 +119,7 @@ class ResponseBody(OpenAISamplingFields, forbid_unknown_fields=True, kw_only=Tru
             found.append({"role": "system", "content": self.instructions})
         if isinstance(self.input, str):
             return [*found, {"role": "user", "content": self.input}]
-        return [*found, *(message.for_template() for message in self.input)]
+        return [*found, *(each.for_template(f"input[{at}]") for at, each in enumerate(self.input))]
 
     @property
     def includes_logprobs(self) -> bool:
@@ -125,7 +138,7 @@ class ResponseBody(OpenAISamplingFields, forbid_unknown_fields=True, kw_only=Tru
         check_tool_choice(self.tool_choice)
         for place, wanted in enumerate(self.include or ()):
             if wanted not in (LOGPROBS, *INCLUDABLE):
-                unsupported(f"include[{place}]", wanted[:60], "it is not known here")
+                unsupported(f"include[{place}]", wanted, "it is not known here")
         if self.background:
             unsupported("background", "true", "the answer comes with this request")
         if (self.prompt_cache_options or {}).get("prewarm"):

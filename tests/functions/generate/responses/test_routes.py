@@ -176,6 +176,10 @@ def part(text: str, type_: str = "input_text", **fields: object) -> dict[str, An
             [item([part("Hi", prompt_cache_breakpoint={"mode": "explicit"})])],
             "User: Hi\nAssistant:",
         ),
+        (
+            [item("a"), item([{"type": "refusal", "refusal": "No."}], "assistant"), item("c")],
+            "User: a\nAssistant: No.\nUser: c\nAssistant:",
+        ),
         ([item("S", "system"), item("Hi")], "User: S\nUser: Hi\nAssistant:"),
         ([item("S", "developer"), item("Hi")], "User: S\nUser: Hi\nAssistant:"),
         (
@@ -399,3 +403,39 @@ def test_openais_client_understands_a_refusal(client: openai.OpenAI) -> None:
         client.responses.create(model="gpt-4", input="Hi")
     with pytest.raises(openai.NotFoundError, match="not kept"):
         client.responses.retrieve("resp_1")
+
+
+@pytest.mark.parametrize(
+    ("part", "field"),
+    [
+        ({"type": "input_text"}, "input[0].content[0].text"),
+        ({"type": "output_text", "refusal": "No."}, "input[0].content[0].text"),
+        ({"type": "refusal"}, "input[0].content[0].refusal"),
+        ({"type": "refusal", "text": "No."}, "input[0].content[0].refusal"),
+    ],
+    ids=str,
+)
+def test_a_part_without_its_text_is_named(
+    generate: Generate, part: dict[str, str], field: str
+) -> None:
+    body = {"input": [{"role": "assistant", "content": [part]}]}
+    response = generate.client.post("/v1/responses", json=body)
+    assert response.status_code == 400
+    error = response.get_json()["error"]
+    assert (error["param"], error["code"]) == (field, "missing_required_parameter")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/responses", {"input": "Hi"}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}]}),
+        ("/v1/completions", {"prompt": "Hi"}),
+    ],
+    ids=["responses", "chat", "completions"],
+)
+def test_an_empty_models_name_is_as_none(
+    generate: Generate, path: str, body: dict[str, object]
+) -> None:
+    assert generate.client.post(path, json=body | {"model": ""}).status_code == 200
+    assert generate.client.post(path, json=body | {"model": " "}).status_code == 404
