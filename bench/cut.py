@@ -1,26 +1,32 @@
-"""What a smaller vocabulary gains: `python -m bench.cut --rounds 10`.
+"""What a smaller vocabulary gains: `python -m bench.cut --rounds 15`.
 
 A random BLOOM-560m with all its 250,680 entries beside itself with 46,145, as many as published
-cuts keep. Both are open in one process and decode in turns, so that they share each moment's state
-of the machine; what is reported is the median of the rounds, in bench/results/cut.md.
+cuts keep. Both are open in one process and decode a few tokens in turns, so that they share each
+moment's state of the machine. Processor time is reported besides the clock's, since it depends less
+on what else the machine does; by default there is one thread, because threads that wait for each
+other take it, too. The table goes to bench/results/cut.md.
 """
 
 import argparse
 import statistics
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench import weights
 from bench.engine import RESULTS, machine
-from bench.peers import CONTEXTS, STEPS, Native
+from bench.peers import Native
 from model.baked.bake import bake, planned_sizes
 from model.baked.cache import baked_copy
 from model.checkpoint.folder import Checkpoint
-from model.engine.native import default_threads
+from model.engine.contract import Work
+from model.engine.native import NativeEngine
 from model.vocabulary.cut import VocabularyCut
 
 ENTRIES = 46_145
+PROMPT = list(range(300, 332))
+TOKENS = 8  # of a turn
 
 
 @dataclass(frozen=True)
@@ -32,13 +38,21 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Times:
+    """Seconds that a decoded token takes."""
+
+    clock: float
+    processor: float
+
+
+@dataclass(frozen=True)
 class Found:
     """One model's figures."""
 
     entries: int
     file: int  # bytes
     read: int  # bytes, for each token
-    rates: list[float]  # tokens a second, one for each round
+    times: list[Times]  # one for each round
 
 
 def models(bits: int) -> tuple[Model, Model]:
@@ -56,17 +70,16 @@ def models(bits: int) -> tuple[Model, Model]:
 def measure(bits: int, rounds: int, threads: int) -> tuple[Found, Found]:
     """Decode with the whole vocabulary and with the cut one, in turns."""
     both = models(bits)
-    peers = [Native(threads, bits, path=model.path) for model in both]
-    prompt = list(range(300, 300 + CONTEXTS[0]))
-    rates: list[list[float]] = [[], []]
+    engines = [Native(threads, bits, path=model.path).engine for model in both]
+    times: list[list[Times]] = [[], []]
     for round_ in range(-1, rounds):  # the first one maps the files, and does not count
-        for peer, seen in zip(peers, rates, strict=True):
-            rate = STEPS / min(peer.run([prompt], STEPS)[1] for _ in range(3))
+        for engine, seen in zip(engines, times, strict=True):
+            taken = decode(engine)
             if round_ >= 0:
-                seen.append(rate)
+                seen.append(taken)
         print(f"{bits} bits, round {round_ + 1} of {rounds}", file=sys.stderr)
-    for peer in peers:
-        peer.engine.close()
+    for engine in engines:
+        engine.close()
     one, other = (
         Found(
             model.checkpoint.tokenizer().size,
@@ -74,44 +87,75 @@ def measure(bits: int, rounds: int, threads: int) -> tuple[Found, Found]:
             planned_sizes(model.checkpoint, bits).token,
             seen,
         )
-        for model, seen in zip(both, rates, strict=True)
+        for model, seen in zip(both, times, strict=True)
     )
     return one, other
 
 
+def decode(engine: NativeEngine) -> Times:
+    """Decode a few tokens after a short prompt."""
+    sequence = engine.new_sequence()
+
+    def step(tokens: list[int]) -> list[int]:
+        (logits,) = engine.forward([Work(sequence, tokens)])
+        assert logits is not None
+        return [logits.top(1)[0][0]]
+
+    tokens = step(PROMPT)
+    clock, processor = time.perf_counter(), time.process_time()
+    for _ in range(TOKENS):
+        tokens = step(tokens)
+    taken = time.perf_counter() - clock, time.process_time() - processor
+    engine.release(sequence)
+    return Times(taken[0] / TOKENS, taken[1] / TOKENS)
+
+
 def table(found: dict[int, tuple[Found, Found]], described: dict[str, str]) -> str:
     """Return the results as Markdown."""
-    rounds = len(next(iter(found.values()))[0].rates)
+    rounds, threads = len(next(iter(found.values()))[0].times), described["threads"]
     facts = ", ".join(described[name] for name in ("processor", "commit", "when"))
     lines = [
         "# A cut vocabulary",
         "",
-        f"A BLOOM-560m of random weights, {described['threads']} threads, decoding one sequence of"
-        f" {CONTEXTS[0]} tokens; medians of {rounds} rounds, in which both decode in turns.",
+        f"A BLOOM-560m of random weights, decoding with {threads} thread{'s'[: threads != '1']}"
+        f" after a prompt of {len(PROMPT)} tokens; medians of {rounds} rounds, in which both decode"
+        f" {TOKENS} tokens in turns. Ratios are within a round; in brackets, the least and the"
+        " most.",
         f"Made by `python -m bench.cut` on: {facts}.",
         "",
-        "| bits | entries | file | read for each token | tokens a second | to the whole one |",
-        "|---|---|---|---|---|---|",
+        "| bits | entries | file | read for each token | ms a token, by the clock"
+        " | of the processor | as fast as the whole one, by the clock | by the processor |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for bits, both in found.items():
         whole = both[0]
         for model in both:
-            ratios = [a / b for a, b in zip(model.rates, whole.rates, strict=True)]
-            least, most = min(ratios), max(ratios)
-            ratio = f"{statistics.median(ratios):.2f} ({least:.2f}-{most:.2f})"
-            lines.append(
-                f"| {bits} | {model.entries:,} | {model.file / 1e6:,.0f} MB"
-                f" | {model.read / 1e6:,.0f} MB | {statistics.median(model.rates):.1f}"
-                f" | {ratio if model is not whole else '1'} |"
-            )
+            pairs = list(zip(whole.times, model.times, strict=True))
+            cells = [
+                str(bits),
+                f"{model.entries:,}",
+                f"{model.file / 1e6:,.0f} MB",
+                f"{model.read / 1e6:,.0f} MB",
+                f"{1e3 * statistics.median(each.clock for each in model.times):.1f}",
+                f"{1e3 * statistics.median(each.processor for each in model.times):.1f}",
+                _ratio([before.clock / after.clock for before, after in pairs]),
+                _ratio([before.processor / after.processor for before, after in pairs]),
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _ratio(ratios: list[float]) -> str:
+    if set(ratios) == {1.0}:
+        return "1"
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
 
 
 def main() -> None:
     """Measure at 4 and 8 bits, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--threads", type=int, default=default_threads())
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     found = {bits: measure(bits, given.rounds, given.threads) for bits in (4, 8)}
     text = table(found, machine(given.threads))
