@@ -22,6 +22,7 @@ from model.text.presets import PRESETS
 
 if TYPE_CHECKING:
     from model.baked.bake import QuantisationError
+    from model.checkpoint.adapter import Adapter
     from model.checkpoint.folder import Checkpoint
     from model.text.chat import ChatSource
     from model.vocabulary.cut import VocabularyCut
@@ -151,7 +152,7 @@ def bake(
                 chat = ChatSource.read(checkpoint, chat_template)
                 ChatTemplate.named(chat_template, chat.tokens, opened.tokenizer().hidden)
             if options:
-                opened, report = _model_cut(opened, options, chat, int(bits))
+                opened, report = _model_cut(opened, options, chat, int(bits), adapter)
 
             def write() -> list[baking.QuantisationError]:
                 with progress_bar(f"baking {output.name}") as progress:
@@ -199,7 +200,11 @@ def _cost(what: str, errors: list["QuantisationError"]) -> str:
 
 
 def _model_cut(
-    checkpoint: "Checkpoint", options: CutOptions, chat: "ChatSource | None", bits: int
+    checkpoint: "Checkpoint",
+    options: CutOptions,
+    chat: "ChatSource | None",
+    bits: int,
+    adapter: "Adapter | None",
 ) -> "tuple[Checkpoint, CutReport]":
     """Return a checkpoint with a smaller vocabulary, and what that changes."""
     from model.baked.bake import planned_sizes
@@ -209,7 +214,7 @@ def _model_cut(
     chat = chat or ChatSource.read(checkpoint.folder)
     cut = options.cut(checkpoint.tokenizer(), chat, checkpoint.config.eos_token_ids)
     smaller = checkpoint.cut_to(cut)
-    sizes = (planned_sizes(each, bits) for each in (checkpoint, smaller))
+    sizes = (planned_sizes(each, bits, adapter) for each in (checkpoint, smaller))
     return smaller, report_of(cut, *sizes)
 
 

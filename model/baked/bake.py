@@ -107,9 +107,9 @@ def bake(
     return errors
 
 
-def planned_sizes(checkpoint: Checkpoint, bits: int) -> Sizes:
+def planned_sizes(checkpoint: Checkpoint, bits: int, adapter: Adapter | None = None) -> Sizes:
     """Return how many bytes a bake will write, but for the description, and a token will read."""
-    entries = list(_entries(checkpoint, bits))
+    entries = list(_entries(checkpoint, bits, adapter))
     end = _place(entries, _new_header(len(entries)).header_size)
     # Of a matrix of two planes, a token reads the upper one; of an embedding beside a head, a row.
     skipped = ("word_embeddings.",) if checkpoint.has_own_head else ()

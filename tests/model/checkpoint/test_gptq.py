@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cli.main import pibloom
-from model.baked.bake import QuantisationError, bake
+from model.baked.bake import QuantisationError, bake, planned_sizes
 from model.baked.file import BakedModel
 from model.checkpoint.adapter import Adapter
 from model.checkpoint.folder import Checkpoint
@@ -22,6 +22,7 @@ from model.engine.contract import Work
 from model.engine.native import NativeEngine
 from model.errors import ModelError
 from model.load import load
+from model.vocabulary.cut import cut_vocabulary
 from tests.model.checkpoint.gptq_folder import LINEAR as EACH_LINEAR
 from tests.model.checkpoint.gptq_folder import (
     Form,
@@ -179,6 +180,9 @@ def test_an_adapter_is_added_to_the_values_of_the_file(folder: Path, tmp_path: P
     errors = bake(checkpoint, tmp_path / "m.bloom", bits=8, adapter=adapter)
     rounded = [error.name for error in errors if error.is_second and error.relative]
     assert rounded == [info.name]
+    planned = planned_sizes(checkpoint, 8, adapter)
+    stored = BakedModel(tmp_path / "m.bloom").tensors
+    assert planned.token == sum(each.nbytes for each in stored if not each.name.endswith(".low"))
 
 
 def test_bake_says_what_a_second_rounding_cost(folder: Path, demo: Path, tmp_path: Path) -> None:
@@ -263,6 +267,30 @@ def test_a_head_that_is_quantised_is_served(folder: Path) -> None:
         theirs = model_of(folder, weights)(torch.tensor([TOKENS])).logits[0, -1]
     _, logits = baked(folder, 8)
     assert (logits - theirs).abs().max() < 0.2 * theirs.std()
+
+
+def test_a_cut_vocabulary_keeps_the_logits_of_a_quantised_head(folder: Path) -> None:
+    torch.manual_seed(3)
+    parts, _ = quantised(torch.randn(8192, 128), Form())
+    rewrite(folder, lambda w: w.update({f"lm_head.{part}": parts[part] for part in parts}))
+    configure(folder, tie_word_embeddings=False)
+    whole = Checkpoint.open(folder)
+    cut = cut_vocabulary(whole.tokenizer(), scripts=["Latin"])
+    smaller = whole.cut_to(cut)
+    assert smaller.has_own_head
+    found = []
+    tokens = whole.tokenizer().ids("The cat sat")
+    for name, checkpoint, ids, asked in (
+        ("whole", whole, tokens, cut.ids),
+        ("cut", smaller, [cut.new_ids[id_] for id_ in tokens], range(len(cut.ids))),
+    ):
+        path = folder.parent / f"{name}.bloom"
+        bake(checkpoint, path, bits=4)
+        engine = NativeEngine(BakedModel(path), threads=1)
+        (logits,) = engine.forward([Work(engine.new_sequence(), ids)])
+        assert logits is not None
+        found.append(logits.at(asked))
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("version", ["gptq", "gptq_v2"])
