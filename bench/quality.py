@@ -242,7 +242,7 @@ def _note(text: str) -> list[str]:
 
 
 def plot(results: Result) -> None:
-    """Draw the mean divergence by bits a weight, one panel a model."""
+    """Draw the mean divergence of each format, a panel for each model."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -250,26 +250,17 @@ def plot(results: Result) -> None:
 
     models = results["models"]
     figure, panels = pyplot.subplots(
-        1, len(models), figsize=(6.5 * len(models), 5.5), layout="constrained", squeeze=False
+        1, len(models), figsize=(7 * len(models), 5.5), layout="constrained", squeeze=False
     )
     for axes, (name, found) in zip(panels[0], models.items(), strict=True):
-        for kind, each in found.items():
-            ours = kind.startswith("piBLOOM")
-            color = "#7a1f5c" if ours else "#8a8a8a"
-            axes.plot(each["bits"], each["mean"], "o" if ours else "s", color=color)
-            axes.annotate(
-                kind,
-                (each["bits"], each["mean"]),
-                xytext=(5, 3),
-                textcoords="offset points",
-                fontsize=8,
-                color=color,
-                fontweight="bold" if ours else "normal",
-            )
-        axes.set(yscale="log", xlabel="bits a weight in all", title=name)
-        axes.set_xlim(right=9.6)
-        axes.grid(alpha=0.3, which="both")
-    panels[0][0].set_ylabel("mean KL divergence from float32, nats")
+        ranked = sorted(found.items(), key=lambda item: item[1]["mean"], reverse=True)
+        labels = [f"{kind}: {each['bits']:.2f} bits" for kind, each in ranked]
+        colors = ["#7a1f5c" if kind.startswith("piBLOOM") else "#c4b8d0" for kind, _ in ranked]
+        bars = axes.barh(labels, [each["mean"] for _, each in ranked], color=colors)
+        axes.bar_label(bars, fmt=lambda value: f" {value:.1e}", fontsize=8)
+        axes.set(xscale="log", xlabel="mean KL divergence from float32, nats", title=name)
+        axes.margins(x=0.15)
+        axes.grid(alpha=0.3, axis="x")
     figure.savefig(RESULTS / "quality.svg", metadata={"Date": None})
     pyplot.close(figure)
 

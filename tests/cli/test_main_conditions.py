@@ -36,6 +36,7 @@ COMMANDS = {
     "wrong usage": Case(("dance",), 2, writes=False),
     "tokenize": Case(("tokenize", TEXT)),
     "tokenize --json": Case(("tokenize", "--json", TEXT)),
+    "eval": Case(("eval", "--alone", "--no-speed", "--tokens", "8")),
     "inspect": Case(("inspect", "--tensors")),
     "generate": Case(("generate", TEXT, "--temperature", "0", "--max-new-tokens", "2")),
     "bake": Case(
