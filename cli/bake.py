@@ -1,9 +1,6 @@
 """`pibloom bake`: a checkpoint folder becomes one file, `model.bloom`."""
 
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cli.calibrate import calibration, cost_of_outputs
 from cli.cut import CutOptions, cut_options, print_report
 from cli.main import Refused
 from cli.model import ModelPath
+from cli.progress import progress_bar
 from cli.text import Readable, megabytes, print_json, say, visible
 from model.baked.file import is_baked
-from model.baked.progress import BakeProgress
 from model.errors import ModelError
 from model.text.presets import PRESETS
 
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("checkpoint", type=ModelPath())
+@click.argument("texts", nargs=-1, type=Readable(), metavar="[TEXT]...")
 @click.option(
     "-o",
     "--output",
@@ -67,6 +66,12 @@ if TYPE_CHECKING:
     help=f"How a chat becomes a prompt: {', '.join(PRESETS)}, or a Jinja file.  [default: the"
     " model's own, or the preset for its name]",
 )
+@click.option(
+    "--calibrate",
+    is_flag=True,
+    help="Round weights by what that does to the outputs on TEXT, or on what the model writes"
+    " itself; needs torch, and minutes to hours.",
+)
 @cut_options
 @click.option("--tokenizer-only", is_flag=True, help="Write the tokenizer alone, a few MB.")
 @click.option(
@@ -77,10 +82,12 @@ if TYPE_CHECKING:
 )
 def bake(
     checkpoint: Path,
+    texts: tuple[Path, ...],
     output: Path,
     bits: str,
     adapters: tuple[Path, ...],
     *,
+    calibrate: bool,
     baked_by: str | None,
     any_base: bool,
     chat_template: str,
@@ -96,18 +103,25 @@ def bake(
     file, too. The same input gives the same bytes, so the file names no date, unless
     SOURCE_DATE_EPOCH gives one.
 
+    With --calibrate, the weights' rounding is chosen by what it does on tokens of TEXT, UTF-8
+    files, or - for standard input; on text of another kind it helps less. A bake that was
+    interrupted goes on where it was when it is called again. Bytes depend on the machine then.
+
     \b
     Examples:
       pibloom bake ~/bloom-560m -o bloom-560m.bloom
       pibloom bake bigscience/bloomz-560m --bits 4
       pibloom bake bigscience/bloom-560m --adapter ~/my-lora -o mine.bloom
       pibloom bake ~/my-belle --chat-template belle
+      pibloom bake ~/bloom-560m --bits 4 --calibrate
+      pibloom bake ~/bloom-560m --bits 4 --calibrate notes.txt mails.txt
       pibloom bake ~/bloom-560m --keep-scripts Latin,Han --dry-run
       pibloom bake ~/bloom-560m --keep-scripts Latin --keep-tokens-of notes.txt
       pibloom bake ~/bloom-560m --tokenizer-only -o tokenizer.bloom
     """
     from model.baked import bake as baking
     from model.baked.source import model_name
+    from model.calibration.folder import remove_results
     from model.checkpoint.adapter import Adapter
     from model.checkpoint.folder import Checkpoint
     from model.text.chat import ChatSource, ChatTemplate
@@ -116,6 +130,12 @@ def bake(
         raise click.UsageError(f"the output must be called something.bloom, not {output.name}")
     if output.is_dir():
         raise click.UsageError(f"{output} is a folder; the output is a file")
+    if texts and not calibrate:
+        raise click.UsageError(f"{visible(str(texts[0]))}: a text is for --calibrate")
+    if calibrate and (tokenizer_only or dry_run):
+        raise click.UsageError("--calibrate is for a bake of the weights")
+    if calibrate and is_baked(checkpoint):
+        raise click.UsageError(f"{checkpoint} is baked, and its checkpoint folder is calibrated")
     if len(adapters) > 1:
         raise click.UsageError("one adapter is merged at a time: which order and weights several"
                                " would have is not known")  # fmt: skip
@@ -154,7 +174,9 @@ def bake(
             if options:
                 opened, report = _model_cut(opened, options, chat, int(bits), adapter)
 
-            def write() -> list[baking.QuantisationError]:
+            def write_weights(
+                calibrated: baking.Calibrated | None = None,
+            ) -> list[baking.QuantisationError]:
                 with progress_bar(f"baking {output.name}") as progress:
                     return baking.bake(
                         opened,
@@ -163,8 +185,17 @@ def bake(
                         adapter=adapter,
                         chat=chat,
                         signature=signature,
+                        calibrated=calibrated,
                         progress=progress,
                     )
+
+            def write() -> list[baking.QuantisationError]:
+                if calibrate:
+                    with calibration(opened, output, int(bits), texts, adapter) as calibrated:
+                        return write_weights(calibrated)
+                errors = write_weights()
+                remove_results(output)
+                return errors
 
         if report and not as_json:
             print_report(report)
@@ -181,7 +212,9 @@ def bake(
     second = [error for error in errors if error.is_second]
     first = [error for error in errors if not error.is_second]
     rounded = [error for error in second if error.relative]
-    if first:
+    if calibrate:
+        say(cost_of_outputs(errors))
+    if first and not calibrate:
         say(_cost("rounding", first))
     if second and not rounded:
         say(f"all {len(second)} matrices that GPTQ quantised keep their values")
@@ -250,31 +283,3 @@ def _date() -> str | None:
         raise click.UsageError(
             "SOURCE_DATE_EPOCH must be a whole number of seconds since 1970"
         ) from None
-
-
-@contextmanager
-def progress_bar(title: str) -> Iterator[BakeProgress]:
-    """Show the progress of a bake on standard error; without a terminal, only that it began."""
-    if not sys.stderr.isatty():
-        shown = False
-
-        def tell(name: str, done: int, total: int) -> None:
-            nonlocal shown
-            if not shown:
-                say(visible(title))
-            shown = True
-
-        yield tell
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(visible(title))
-        yield lambda name, done, total: bar.update(task, completed=done, total=total)

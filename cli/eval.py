@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.bake import progress_bar
 from cli.main import Failure, Refused
 from cli.model import ModelPath
+from cli.progress import progress_bar
 from cli.text import Readable, megabytes, print_json, say, table_console, visible
 from model.errors import ModelError
 from model.names import default_model

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import click
 
-from cli.bake import progress_bar
 from cli.main import Failure, Refused
 from cli.model import path_of
+from cli.progress import progress_bar
 from cli.service_process import ServiceProcess
 from cli.supervisor import StopSignals, end, serve
 from cli.text import Number, say

@@ -15,9 +15,15 @@ FLOORS = (
     {"baked"},
     {"engine"},
     {"serving"},
-    {"load", "evaluation"},
+    {"load", "evaluation", "calibration"},
 )
-MAY_READ_CHECKPOINTS = {"model.baked.bake", "model.baked.cache", "model.load"}
+MAY_READ_CHECKPOINTS = {
+    "model.baked.bake",
+    "model.baked.cache",
+    "model.calibration.calibrate",
+    "model.calibration.rounding",
+    "model.load",
+}
 
 
 def floor(module: str) -> int:

@@ -10,15 +10,15 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import groupby
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
-from model.baked.card import AdapterCard, CutCard, ModelCard
+from model.baked.card import AdapterCard, CalibrationCard, CutCard, ModelCard
 from model.baked.file import BakedModel, is_baked
 from model.baked.format import KINDS, MAGIC, VERSION, Header, PackStats, TensorEntry, tensor_name
 from model.baked.partial import PARTIAL, partial_file, remove_abandoned
@@ -69,6 +69,21 @@ class QuantisationError:
     is_second: bool = False  # the checkpoint's values had been rounded before
 
 
+class Calibrated(Protocol):
+    """Matrices that were rounded already, by what that does to their outputs."""
+
+    @property
+    def card(self) -> CalibrationCard:
+        """What the file says of it."""
+
+    @property
+    def errors(self) -> Mapping[str, QuantisationError]:
+        """What rounding cost each of them, by its name."""
+
+    def rows(self, name: str) -> Iterator[Floats] | None:
+        """Yield the rows of one, whole multiples of their scales; None for any other tensor."""
+
+
 def bake(
     checkpoint: Checkpoint,
     output: Path,
@@ -77,13 +92,15 @@ def bake(
     adapter: Adapter | None = None,
     chat: ChatSource | None = None,
     signature: Signature = UNSIGNED,
+    calibrated: Calibrated | None = None,
     progress: BakeProgress = no_progress,
 ) -> list[QuantisationError]:
     """Write a model's file, with an adapter merged into it; returns each quantised tensor's error.
 
-    `bits` is 8, or 4 for a mixture (see `_matrix_format`; the word embedding and the output head
+    `bits` is 8, or 4 for a mixture (see `matrix_format`; the word embedding and the output head
     have 6 then), or 32 for none at all, which serves to compare engines. `chat` replaces the chat
-    template of the checkpoint. `ModelError` when the output cannot be written, or a weight is not
+    template of the checkpoint. Matrices that are `calibrated` are written as they are there, with
+    the adapter merged already. `ModelError` when the output cannot be written, or a weight is not
     finite, or too large or too small to be kept.
     """
     if bits not in BITS:
@@ -99,10 +116,10 @@ def bake(
     total = sum(entry.size for entry in entries)
     with _new_file(output) as file:
         file.truncate(end)
-        errors = _write_tensors(file, entries, checkpoint, adapter, progress)
+        errors = _write_tensors(file, entries, checkpoint, adapter, calibrated, progress)
         progress("", total, total)
         file.seek(end)
-        card = _signed(_card_with(checkpoint, adapter), signature)
+        card = _signed(_card_with(checkpoint, adapter, calibrated), signature)
         _finish(file, header, entries, tokenizer, _metadata(checkpoint, bits, card, chat, errors))
     return errors
 
@@ -122,10 +139,10 @@ def planned_sizes(checkpoint: Checkpoint, bits: int, adapter: Adapter | None = N
     return Sizes(end + len(checkpoint.tokenizer().compiled), sum(read))
 
 
-def check_weights(checkpoint: Checkpoint) -> None:
+def check_weights(checkpoint: Checkpoint, adapter: Adapter | None = None) -> None:
     """Read and quantise every weight as a bake does, and write nothing; `ModelError` as there."""
     with open(os.devnull, "wb") as nowhere:
-        _write_tensors(nowhere, list(_entries(checkpoint, BITS[0])), checkpoint)
+        _write_tensors(nowhere, list(_entries(checkpoint, BITS[0], adapter)), checkpoint, adapter)
 
 
 def bake_tokenizer_only(
@@ -266,8 +283,10 @@ def _cut_card(cut: VocabularyCut | None) -> CutCard | None:
     return CutCard(kept=list(cut.named), entries_before=cut.former.size, entries_after=len(cut.ids))
 
 
-def _card_with(checkpoint: Checkpoint, adapter: Adapter | None) -> ModelCard:
-    card = checkpoint_card(checkpoint)
+def _card_with(
+    checkpoint: Checkpoint, adapter: Adapter | None, calibrated: Calibrated | None
+) -> ModelCard:
+    card = replace(checkpoint_card(checkpoint), calibration=calibrated.card if calibrated else None)
     if adapter is None:
         return card
     name, rank = folder_name(adapter.folder), max(each.rank for each in adapter.matrices.values())
@@ -325,7 +344,7 @@ def _entries(
                 rows, cols = shape
                 source = tensor_name(kind, layer)
                 kept = None if source in changed else checkpoint.kept_codes.get(source)
-                format_ = _matrix_format(name, bits, kept)
+                format_ = matrix_format(name, bits, kept)
             else:
                 format_, rows, cols = F32, 1, -(-shape[0] // 16) * 16
         size = _c().bloom_format_size(format_, rows, cols)
@@ -344,7 +363,7 @@ def _entries(
             yield entry(kind)
 
 
-def _matrix_format(name: str, bits: int, kept: int | None) -> int:
+def matrix_format(name: str, bits: int, kept: int | None = None) -> int:
     """Return the format of a matrix of the layers; `kept` are the bits that keep its every value.
 
     Of the four matrices of a layer, rounding the last one of the MLP costs the least by far
@@ -368,6 +387,7 @@ def _write_tensors(
     entries: list[TensorEntry],
     checkpoint: Checkpoint,
     adapter: Adapter | None = None,
+    calibrated: Calibrated | None = None,
     progress: BakeProgress = no_progress,
 ) -> list[QuantisationError]:
     """Write every tensor where its entry says."""
@@ -378,11 +398,12 @@ def _write_tensors(
         for name, together in groupby(entries, lambda entry: _source(entry.kind, entry.layer)):
             group = list(together)  # a matrix of two planes becomes three tensors at once
             progress(name, done, total)
-            rows = reader.rows(infos[name])
-            if adapter:
+            rows = (calibrated and calibrated.rows(name)) or reader.rows(infos[name])
+            if adapter and not (calibrated and name in calibrated.errors):
                 rows = adapter.merged(name, rows, added)
             if error := _write_tensor(file, group, rows, name):
-                errors.append(replace(error, is_second=infos[name].packed is not None))
+                error = replace(error, is_second=infos[name].packed is not None)
+                errors.append(calibrated.errors.get(name, error) if calibrated else error)
             done += sum(entry.size for entry in group)
     return errors
 
