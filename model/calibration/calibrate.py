@@ -23,7 +23,7 @@ from model.baked.progress import BakeProgress, no_progress
 from model.calibration.block import attention
 from model.calibration.folder import working_folder
 from model.calibration.results import Results
-from model.calibration.rounding import Codes, Moments, Rounded, round_by_outputs, round_to_nearest
+from model.calibration.rounding import Codes, Moments, Rounded, round_by_outputs
 from model.calibration.tokens import OWN, windows_of, written_by
 from model.checkpoint.adapter import Adapter
 from model.checkpoint.folder import Checkpoint
@@ -230,16 +230,15 @@ class _Layers:
         sums = dict.fromkeys(("before", "after", "power", "squares", "error", "error_before"), 0.0)
         largest = 0.0
         for weights in self._rows(name):
-            rounded, before = round_by_outputs(weights, codes, moments)
+            rounded, plain = round_by_outputs(weights, codes, moments)
             errors = rounded.values.sub_(weights)
-            plain = round_to_nearest(weights, codes).values.sub_(weights)
             for key, value in (
-                ("before", before),
+                ("before", plain.loss),
                 ("after", rounded.loss),
                 ("power", moments.loss(weights)),
                 ("squares", weights.square()),
                 ("error", errors.square()),
-                ("error_before", plain.square()),
+                ("error_before", plain.values.sub_(weights).square()),
             ):
                 sums[key] += float(value.double().sum())
             largest = max(largest, float(errors.abs().max()))

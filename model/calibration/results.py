@@ -26,8 +26,8 @@ class Results:
     def save(self, name: str, rounded: Rounded, facts: Mapping[str, Any]) -> None:
         """Write a matrix, on disk when this returns."""
         payload = [_bytes(rounded.codes), _bytes(rounded.scales)]
-        checksum = zlib.crc32(payload[1], zlib.crc32(payload[0]))
-        head = {"shape": list(rounded.codes.shape), "checksum": checksum, "facts": dict(facts)}
+        head: dict[str, Any] = {"shape": list(rounded.codes.shape), "facts": dict(facts)}
+        head["checksum"] = _checksum(head, *payload)
         write_synced(self._path(name), json.dumps(head).encode() + b"\n", *payload)
 
     def load(self, name: str) -> tuple[Rounded, dict[str, Any]] | None:
@@ -37,7 +37,7 @@ class Results:
                 head = json.loads(file.readline())
                 rows, cols = head["shape"]
                 payload = bytearray(file.read())
-            if zlib.crc32(payload) != head["checksum"]:
+            if _checksum(head, payload) != head["checksum"]:
                 return None
             codes = torch.frombuffer(payload, dtype=torch.int8, count=rows * cols)
             scales = torch.frombuffer(payload, dtype=torch.float16, offset=rows * cols)
@@ -60,6 +60,13 @@ class Results:
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.codes"
+
+
+def _checksum(head: Mapping[str, Any], *payload: bytes | bytearray) -> int:
+    checksum = zlib.crc32(json.dumps([head["shape"], head["facts"]]).encode())
+    for part in payload:
+        checksum = zlib.crc32(part, checksum)
+    return checksum
 
 
 def _bytes(tensor: torch.Tensor) -> bytes:

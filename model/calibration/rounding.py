@@ -11,7 +11,7 @@ Columns are put in ascending order of their moments, so that those that matter m
 Scales are fixed before any column is rounded.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -107,13 +107,14 @@ def round_to_nearest(weights: Tensor, codes: Codes) -> Rounded:
     return Rounded(found.to(torch.int8), scales, torch.zeros(len(weights)))
 
 
-def round_by_outputs(weights: Tensor, codes: Codes, moments: Moments) -> tuple[Rounded, Tensor]:
-    """Round rows by GPTQ; returns them, and the loss of rounding to the nearest instead.
+def round_by_outputs(weights: Tensor, codes: Codes, moments: Moments) -> tuple[Rounded, Rounded]:
+    """Round rows by GPTQ; returns them, and what rounding to the nearest gives instead.
 
     A row for which GPTQ is no better is rounded to the nearest, so no row loses by it.
     """
     plain = round_to_nearest(weights, codes)
     before = moments.loss(weights - plain.values)
+    plain = replace(plain, loss=before)
     scales = _best_scales(weights, codes, moments.weights)
     found, loss = _nearest_plane(weights, scales, codes, moments)
     better = loss < before
@@ -123,7 +124,7 @@ def round_by_outputs(weights: Tensor, codes: Codes, moments: Moments) -> tuple[R
             torch.where(better[:, None], scales, plain.scales),
             torch.where(better, loss, before),
         ),
-        before,
+        plain,
     )
 
 

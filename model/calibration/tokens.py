@@ -43,7 +43,9 @@ def written_by(
     size = min(WINDOW, model.config.max_context)
     count = WINDOW * WINDOWS // size
     first = (model.config.eos_token_ids or (0,))[0]
-    room = 2 * 4 * 2 * model.config.layers * model.config.hidden_size * count * (size + 64)
+    # Keys and values take 2.13 bytes a column, in pages of some tokens.
+    places = min(count, WINDOWS) * (size + 64)
+    room = 3 * model.config.layers * model.config.hidden_size * places
     engine = NativeEngine(model, kv_bytes=max(room, 16 << 20), cache_bytes=0)
     random = torch.Generator().manual_seed(_SEED)
     written: list[list[int]] = []

@@ -2,14 +2,17 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import BloomForCausalLM
 
 from model.baked.bake import bake
@@ -21,11 +24,15 @@ from model.calibration.folder import folder_for, remove_results
 from model.calibration.results import Results
 from model.calibration.rounding import Rounded
 from model.calibration.tokens import windows_of, written_by
+from model.checkpoint.adapter import Adapter
 from model.checkpoint.folder import Checkpoint
+from model.checkpoint.gptq import GptqSettings
 from model.errors import ModelError
+from model.vocabulary.cut import cut_vocabulary
 from tests.model.baked.sections import tensors_and_tokenizer
 
 ROOT = Path(__file__).parents[3]
+_SUMS = {"relative", "weights_before", "outputs_before", "outputs"}  # to the last digit or nearly
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -191,7 +198,11 @@ def test_a_killed_bake_goes_on_and_comes_to_the_same(
     kept = {path: path.stat().st_mtime_ns for path in folder.glob("*.codes")}
     assert len(kept) == 7
     # One that is damaged, or cut short, is made again.
-    damaged, cut, *whole = sorted(kept)
+    damaged, cut, other, *whole = sorted(kept)
+    head = other.read_bytes()
+    other_head = head.replace(b'"outputs": 0.0', b'"outputs": 0.1')
+    assert other_head != head
+    other.write_bytes(other_head)
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
     cut.write_bytes(cut.read_bytes()[:100])
     seen: list[dict[Path, int]] = []
@@ -201,7 +212,62 @@ def test_a_killed_bake_goes_on_and_comes_to_the_same(
         bake(checkpoint, output, bits=4, calibrated=calibration)
     assert {path: seen[0][path] for path in whole} == {path: kept[path] for path in whole}
     assert not folder.exists()
-    assert tensors_and_tokenizer(BakedModel(output)) == tensors_and_tokenizer(calibrated_file)
+    again = BakedModel(output)
+    for one, same in zip(again.metadata["errors"], calibrated_file.metadata["errors"], strict=True):
+        assert one == same | {key: pytest.approx(same[key]) for key in same if key in _SUMS}
+    assert tensors_and_tokenizer(again) == tensors_and_tokenizer(calibrated_file)
+
+
+def test_an_adapter_is_merged_before(random_bloom: Path, text: list[int], tmp_path: Path) -> None:
+    """With an adapter, the file holds what a checkpoint with its weights in it would give."""
+    name = "h.1.self_attention.dense"
+    weights = load_file(random_bloom / "model.safetensors")
+    a, b = torch.randn(2, 96) * 0.1, torch.randn(96, 2) * 0.1
+    key = next(key for key in weights if key.endswith(f"{name}.weight"))
+    merged = Path(shutil.copytree(random_bloom, tmp_path / "merged"))
+    save_file(weights | {key: weights[key] + 2 * (b @ a)}, merged / "model.safetensors")
+    folder = tmp_path / "lora"
+    folder.mkdir()
+    described = {"peft_type": "LORA", "r": 2, "lora_alpha": 4}
+    (folder / "adapter_config.json").write_text(json.dumps(described))
+    prefix = f"base_model.model.transformer.{name}"
+    parts = {f"{prefix}.lora_A.weight": a, f"{prefix}.lora_B.weight": b}
+    save_file(parts, folder / "adapter_model.safetensors")
+    checkpoint, output = Checkpoint.open(random_bloom), tmp_path / "m.bloom"
+    adapter = Adapter.open(folder, checkpoint.config)
+    with calibrated(checkpoint, output, bits=4, text=text, adapter=adapter) as calibration:
+        bake(checkpoint, output, bits=4, adapter=adapter, calibrated=calibration)
+    theirs = baked_on(merged, text, tmp_path / "n.bloom").metadata
+    ours = BakedModel(output).metadata
+    assert ours["adapter"]["name"] == "lora"
+    assert ours["calibration"]["error_after"] == pytest.approx(
+        theirs["calibration"]["error_after"], rel=0.01
+    )
+    for one, other in zip(ours["errors"], theirs["errors"], strict=True):
+        assert one["relative"] == pytest.approx(other["relative"], rel=0.02)
+
+
+def test_a_cut_model_is_calibrated_too(demo: Path, tmp_path: Path) -> None:
+    whole = Checkpoint.open(demo)
+    cut = cut_vocabulary(whole.tokenizer(), scripts=("Latin",), texts=(), always=set())
+    checkpoint = whole.cut_to(cut)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("model.calibration.tokens.WINDOW", 16)
+        with calibrated(checkpoint, tmp_path / "m.bloom", bits=4) as calibration:
+            bake(checkpoint, tmp_path / "m.bloom", bits=4, calibrated=calibration)
+    metadata = BakedModel(tmp_path / "m.bloom").metadata
+    assert metadata["cut"]["kept"] == ["Latin"]
+    assert metadata["calibration"]["tokens"] == 16 * 16
+
+
+def test_what_is_quantised_already_is_refused(tmp_path: Path, random_bloom: Path) -> None:
+    settings = GptqSettings(4, 64, False, 1)
+    checkpoint = replace(Checkpoint.open(random_bloom), gptq=settings)
+    with (
+        pytest.raises(ModelError, match="is quantised already .GPTQ, 4 bits"),
+        calibrated(checkpoint, tmp_path / "m.bloom", bits=4),
+    ):
+        pass
 
 
 def test_results_of_another_input_are_not_used(

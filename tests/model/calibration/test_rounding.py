@@ -75,7 +75,8 @@ def test_it_is_gptq(rows: int, cols: int, tokens: int, codes: Codes) -> None:
 def test_no_row_is_worse_than_rounded_to_the_nearest(codes: Codes, seed: int) -> None:
     weights, inputs = drawn(16, 60 + 20 * seed, (20, 100, 1000)[seed % 3], seed)
     moments = Moments.of(inputs)
-    rounded, before = round_by_outputs(weights, codes, moments)
+    rounded, nearest = round_by_outputs(weights, codes, moments)
+    before = nearest.loss
     loss = moments.loss(weights - rounded.values)
     plain = moments.loss(weights - round_to_nearest(weights, codes).values)
     torch.testing.assert_close(before, plain)
@@ -100,8 +101,8 @@ def test_codes_and_scales_are_those_of_the_format(codes: Codes) -> None:
 def test_inputs_that_are_all_zero_or_of_one_kind_are_no_error() -> None:
     weights, inputs = drawn(4, 100, 50)
     for odd in (torch.zeros_like(inputs), torch.ones_like(inputs), inputs[:1].expand(50, -1)):
-        rounded, before = round_by_outputs(weights, W4, Moments.of(odd.clone()))
-        assert (rounded.loss <= before).all()
+        rounded, nearest = round_by_outputs(weights, W4, Moments.of(odd.clone()))
+        assert (rounded.loss <= nearest.loss).all()
         assert rounded.values.isfinite().all()
 
 
