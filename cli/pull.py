@@ -10,6 +10,7 @@ import click
 from cli.main import Refused
 from cli.text import megabytes, say, visible
 from model.checkpoint.hub.cache import pulled
+from model.checkpoint.hub.client import is_offline
 from model.checkpoint.hub.fetch import RemoteModel, fetch
 from model.checkpoint.hub.find import find
 from model.errors import ModelError
@@ -42,7 +43,7 @@ def pull(name: str, revision: str | None, *, if_needed: bool) -> None:
         name, _, revision = name.partition("@")
         model = HubName(name, revision)
     try:
-        folder = model_folder(model) if if_needed else pull_model(*model)
+        folder = model_folder(model) if if_needed or is_offline() else pull_model(*model)
     except ModelError as error:
         raise Refused(str(error)) from None
     click.echo(visible(str(folder)))

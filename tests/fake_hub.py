@@ -31,6 +31,7 @@ class Faults:
     hashes: dict[str, str] = field(default_factory=dict)  # what the listing says in place of them
     damaged: set[str] = field(default_factory=set)  # one bit of it is another
     status: dict[str, int] = field(default_factory=dict)  # of a file, or of "listing"
+    answer: bytes = b""  # to a listing, in place of it
     gated: bool = False
     missing: bool = False
     slow: float = 0.0  # seconds before each block
@@ -143,7 +144,9 @@ class Handler(BaseHTTPRequestHandler):
                         "pointerSize": 134,
                     }
                 siblings.append(entry)
-        body = json.dumps({"id": name, "sha": self.hub.commit, "siblings": siblings}).encode()
+        body = self.hub.faults.answer or json.dumps(
+            {"id": name, "sha": self.hub.commit, "siblings": siblings}
+        ).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from model.checkpoint.card import license_of
 from model.checkpoint.gptq import GptqSettings
-from model.checkpoint.hub.client import hub_errors, hub_library
+from model.checkpoint.hub.client import hub_errors, hub_library, not_the_hub
 from model.checkpoint.hub.fetch import RemoteFile, RemoteModel, fetch_missing
 from model.checkpoint.weight_files import INDEX, LARGEST_INDEX, main_file, no_weights, other_weights
 from model.config import BloomConfig
@@ -51,7 +51,10 @@ def find(name: str, revision: str | None = None) -> RemoteModel:
         raise ModelError(f"{shown(revision)} is not the name of a revision of {name}")
     hub = hub_library()
     with hub_errors(name, revision):
-        found = hub.HfApi().model_info(name, revision=revision, files_metadata=True)
+        try:
+            found = hub.HfApi().model_info(name, revision=revision, files_metadata=True)
+        except (AttributeError, KeyError, TypeError):  # JSON of another shape
+            raise not_the_hub(name) from None
         siblings = {each.rfilename: each for each in found.siblings or ()}
         commit = str(found.sha)
         _refuse_others(name, siblings)

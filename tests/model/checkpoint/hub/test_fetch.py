@@ -216,6 +216,48 @@ def test_no_network_is_a_sentence(hub: FakeHub, monkeypatch: pytest.MonkeyPatch)
     assert "Errno" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "answer", [b"<html>log in</html>", b"\xff\xfe", b"[]", b"{}", b'"text"', b'{"sha": 1}'], ids=str
+)
+def test_what_is_not_the_hub_is_a_sentence(
+    hub: FakeHub, answer: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.faults.answer = answer
+    with pytest.raises(ModelError, match="what answered is not the hub") as caught:
+        pull()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address", ["http://127.0.0.1:99999", "http://127.0.0.1:80x", "http://:80", "http://[::1"]
+)
+def test_an_address_that_is_none_is_a_sentence(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    with pytest.raises(ModelError, match="HF_ENDPOINT is not an address"):
+        pull()
+
+
+def test_a_token_that_cannot_be_sent_is_not_told(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_sécret")
+    with pytest.raises(ModelError, match="is not of ASCII alone") as caught:
+        pull()
+    assert "cret" not in str(caught.value)
+
+
+def test_a_cache_that_cannot_be_written_is_named(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "file" / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "file" / "hub"))
+    with pytest.raises(ModelError, match=r"file/hub cannot be written \(Not a directory\)"):
+        pull()
+
+
 def test_another_architecture_is_refused_before_gigabytes(hub: FakeHub, source: Path) -> None:
     (source / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(ModelError, match="llama"):
@@ -255,7 +297,7 @@ def test_a_full_disk_is_told_before_it_is_full(
     usage = shutil.disk_usage("/")
     model = find(NAME)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
-    with pytest.raises(ModelError, match=r"takes 0\.0 GB more, but .* has 0\.0 GB free"):
+    with pytest.raises(ModelError, match="takes 17 MB more and 67 MB to spare, but .* has 1 MB free"):
         fetch(model)
     assert hub.gets("model.safetensors") == 0
 
