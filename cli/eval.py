@@ -160,7 +160,8 @@ def eval(
         _print(facts)
         if plot:
             say(f"{visible(str(plot))}: the rounding error by layer")
-        if theirs is None and not alone and ours.bits != 32:
+        changed = any(ours.metadata.get(change) for change in ("adapter", "cut"))
+        if theirs is None and not alone and ours.bits != 32 and not changed:
             say("--against its checkpoint folder would say what rounding cost")
 
 
@@ -184,8 +185,9 @@ def _open(path: Path, bits: int) -> "BakedModel":
 
     if not is_baked(path):
         from model.baked.cache import baked_copy
+        from model.baked.source import model_name
 
-        with progress_bar(f"baking {path.name} at {bits} bits") as progress:
+        with progress_bar(f"baking {visible(model_name(path))} at {bits} bits") as progress:
             path = baked_copy(path, bits, progress)
     model = BakedModel(path)
     _ = model.config  # says so when the file holds a tokenizer alone

@@ -1,5 +1,6 @@
 """`pibloom models`: the models that are on this machine, and how to be rid of one."""
 
+import os
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -48,7 +49,9 @@ def models(context: click.Context, *, as_json: bool) -> None:
         return
     from rich.table import Table
 
-    table = Table("name", "revision", "baked", "size", "last used", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for title in ("name", "revision", "baked", "size", "last used"):
+        table.add_column(title, overflow="fold")  # `rm` takes a name as it stands here, whole
     for row in rows:
         table.add_row(
             visible(row.name),
@@ -65,11 +68,13 @@ def models(context: click.Context, *, as_json: bool) -> None:
 def rm(name: str) -> None:
     """Delete the model NAME, as `pibloom models` calls it, with all that was baked of it.
 
-    Of a checkpoint folder that was not pulled, only the baked copies are deleted.
+    Of a checkpoint folder that was not pulled, only the baked copies are deleted; NAME may be any
+    path to it.
     """
     try:
         pulled = [model for model in all_pulled() if model.name == name]
-        copies = [copy for copy in cache.copies() if str(copy.folder) == name]
+        folders = (name, os.path.realpath(name))
+        copies = [] if pulled else [each for each in cache.copies() if str(each.folder) in folders]
         if not pulled and not copies:
             raise Failure(f"there is no model {visible(name)} here; pibloom models lists them")
         freed = sum(copy.size for copy in copies)

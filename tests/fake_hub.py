@@ -144,9 +144,10 @@ class Handler(BaseHTTPRequestHandler):
                         "pointerSize": 134,
                     }
                 siblings.append(entry)
-        body = self.hub.faults.answer or json.dumps(
-            {"id": name, "sha": self.hub.commit, "siblings": siblings}
-        ).encode()
+        body = (
+            self.hub.faults.answer
+            or json.dumps({"id": name, "sha": self.hub.commit, "siblings": siblings}).encode()
+        )
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))

@@ -99,6 +99,8 @@ class Adapter:
     def open(cls, folder: Path, config: BloomConfig) -> "Adapter":
         """Read an adapter's description and headers; `ModelError` when it cannot be added whole."""
         path = folder / "adapter_config.json"
+        if folder.is_file():
+            raise ModelError(f"{folder} is a file; an adapter is a folder as PEFT saves it")
         try:
             described = read_object(path)
         except FileNotFoundError:

@@ -173,6 +173,11 @@ def undescribed(folder: Path) -> None:
     (folder / "adapter_config.json").unlink()
 
 
+def a_file(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.touch()
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -183,8 +188,9 @@ def undescribed(folder: Path) -> None:
             "adapter_config.json is missing",
         ),
         (shutil.rmtree, "lora is missing; an adapter is a folder as PEFT saves it"),
+        (a_file, "lora is a file; an adapter is a folder as PEFT saves it"),
     ],
-    ids=["of another shape", "cut off", "not described", "not there"],
+    ids=["of another shape", "cut off", "not described", "not there", "a file"],
 )
 def test_an_adapter_that_does_not_fit_is_one_sentence(
     adapter: Path, tmp_path: Path, change: Callable[[Path], None], said: str

@@ -10,6 +10,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from cli.bake import bake as bake_command
 from cli.eval import eval
 from cli.main import FAILURE, REFUSED
 from model.baked.bake import bake, bake_tokenizer_only
@@ -74,6 +75,27 @@ def test_a_baked_file_alone_is_compared_with_nothing(four_bits: Path) -> None:
     done = run(four_bits, *QUICK)
     assert "perplexity" in done.stdout
     assert "--against" in done.stderr
+
+
+def test_a_comparison_is_advised_where_it_would_say_what_rounding_cost(tmp_path: Path) -> None:
+    small, words = tmp_path / "small.bloom", tmp_path / "words.txt"
+    words.write_text("Hello there")
+    baked = CliRunner().invoke(
+        bake_command, [str(DEMO), "--keep-tokens-of", str(words), "-o", str(small)]
+    )
+    assert baked.exit_code == 0, baked.stderr
+    done = run(small, *QUICK)
+    assert done.exit_code == 0, done.stderr
+    assert "--against" not in done.stderr, "the whole model has another tokenizer: it is refused"
+
+
+def test_a_model_of_the_hubs_cache_is_called_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "models--org--little" / "snapshots" / ("0123456789" * 4)
+    shutil.copytree(DEMO, folder)
+    assert "baking little at 8 bits" in run(folder, *QUICK, "--alone").stderr
 
 
 def test_texts_are_scored_apart_and_together(four_bits: Path, tmp_path: Path) -> None:

@@ -64,8 +64,10 @@ def test_a_model_is_pulled_by_its_name(run: Run, hub: FakeHub) -> None:
     assert lines[2] == "pulling 1 of its files, 16.8 MB"
     assert len(lines) == 3
     again = run("pull", NAME, HF_HUB_OFFLINE="1")
-    assert again.returncode == 3
-    assert again.stderr.count("\n") == 1
+    assert (again.stdout, again.stderr) == (done.stdout, "")
+    absent = run("pull", "no/such", HF_HUB_OFFLINE="1")
+    assert absent.returncode == 3
+    assert absent.stderr == "pibloom: no/such is not here, and HF_HUB_OFFLINE is set\n"
     here = run("pull", "--if-needed", f"{NAME}@{hub.commit}", HF_HUB_OFFLINE="1")
     assert (here.stdout, here.stderr) == (done.stdout, "")
     twice = run("pull", f"{NAME}@main", "--revision", "main")
@@ -138,8 +140,13 @@ def test_models_are_listed_and_deleted(run: Run, tmp_path: Path) -> None:
     assert pulled["size"] > local["size"] > 1_000_000
     assert pulled["used"] <= local["used"]
     assert local["name"] == str(own)
+    assert run("models", "rm", "own").returncode == 0, "a path may be given in any way"
+    run("generate", "Once", "--max-new-tokens", "1", "--model", str(own))
     listed = run("models").stdout
     assert NAME in listed
+    narrow = run("models", COLUMNS="40").stdout
+    column = "".join(line[: len(line.split("  ")[0])].strip() for line in narrow.splitlines()[1:])
+    assert str(own) in column, "the name that rm takes is cut"
     assert "8 bits" in listed
     assert run("models", "rm", NAME).returncode == 0
     assert run("models", "rm", str(own)).returncode == 0

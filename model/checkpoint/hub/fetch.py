@@ -64,8 +64,9 @@ def fetch(model: RemoteModel, progress: FetchProgress = lambda name, done: None)
     free = shutil.disk_usage(model.folder).free
     if model.missing and wanted + _SPARE > free:
         raise ModelError(
-            f"{model.name} takes {wanted / 1e6:,.0f} MB more and {_SPARE / 1e6:.0f} MB to spare, but"
-            f" {hub_cache()} has {free / 1e6:,.0f} MB free; make room, or set HF_HOME to a folder on another disk"
+            f"{model.name} takes {wanted / 1e6:,.0f} MB more and {_SPARE / 1e6:.0f} MB to spare,"
+            f" but {hub_cache()} has {free / 1e6:,.0f} MB free; make room, or set HF_HOME to a"
+            " folder on another disk"
         )
     fetch_missing(model, progress)
     _collect(model)

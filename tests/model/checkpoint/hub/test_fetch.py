@@ -297,7 +297,9 @@ def test_a_full_disk_is_told_before_it_is_full(
     usage = shutil.disk_usage("/")
     model = find(NAME)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
-    with pytest.raises(ModelError, match="takes 17 MB more and 67 MB to spare, but .* has 1 MB free"):
+    with pytest.raises(
+        ModelError, match="takes 17 MB more and 67 MB to spare, but .* has 1 MB free"
+    ):
         fetch(model)
     assert hub.gets("model.safetensors") == 0
 
