@@ -31,7 +31,7 @@ from model.checkpoint.weights import Floats, Reader
 from model.errors import ModelError
 
 CODES = {W8: Codes(-127, 127), W5: Codes(-16, 15), W4: Codes(-8, 7)}
-_ROWS_AT_ONCE = 1024
+_ROWS_AT_ONCE = 512
 _METHOD = 1  # to be raised when results of former versions must not be used again
 
 
@@ -61,12 +61,8 @@ class Calibration:
         if found is None:
             raise ModelError(f"the calibrated {name} was damaged on the disk; bake again")
         rounded, _ = found
-        values, scales = (
-            torch.split(rounded.codes, _ROWS_AT_ONCE),
-            torch.split(rounded.scales, _ROWS_AT_ONCE),
-        )
-        for some, of_some in zip(values, scales, strict=True):
-            yield _floats(Rounded(some, of_some, torch.zeros(len(some))))
+        for start in range(0, len(rounded.codes), _ROWS_AT_ONCE):
+            yield _floats(rounded.part(start, start + _ROWS_AT_ONCE))
 
 
 @contextmanager

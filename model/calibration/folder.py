@@ -35,6 +35,8 @@ def working_folder(output: Path, key: Mapping[str, Any]) -> Iterator[Path]:
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest().encode()
     try:
         folder.mkdir(exist_ok=True)
+        if any(folder.iterdir()) and not (folder / _LOCK).is_file():
+            raise ModelError(f"{folder} is not a calibration's folder; move it away")
         with (folder / _LOCK).open("ab") as lock:
             _take(lock, output)
             known = folder / _KEY

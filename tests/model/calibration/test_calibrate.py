@@ -307,6 +307,19 @@ def test_a_text_that_is_too_short_is_refused(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_folder_of_somebody_else_is_left_alone(
+    random_bloom: Path, text: list[int], tmp_path: Path
+) -> None:
+    output = tmp_path / "m.bloom"
+    letter = folder_for(output) / "letter.txt"
+    letter.parent.mkdir()
+    letter.write_text("dear")
+    with pytest.raises(ModelError, match="is not a calibration's folder; move it away"):
+        baked_on(random_bloom, text, output)
+    remove_results(output)
+    assert letter.read_text() == "dear"
+
+
 def test_windows_are_from_all_over_a_text() -> None:
     windows = windows_of(range(100_000), 2048)
     assert len(windows) == 16
