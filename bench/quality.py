@@ -4,9 +4,10 @@ Two small models of quite different text, the demo and one of Python's source co
 format and run by the engine that the format is made for. The logits before each token of held-out
 text, in windows of 512 tokens, are compared with float32's (our engine's, which equal
 transformers'). llama.cpp and its quantiser are built from the sources of llama-cpp-python
-(bench/llama_cpp.sh); an importance matrix ("imatrix") and our calibration with a text are given the
-same text, of the kind that the model was trained on. Results go to bench/results: quality.md,
-quality.json, quality.svg.
+(bench/llama_cpp.sh). An importance matrix ("imatrix") and our calibration "on text" are given the
+same text, of the kind that the model was trained on; "on other text", what the other model was
+trained on; "calibrated" alone takes what the model writes itself. Results go to bench/results:
+quality.md, quality.json, quality.svg.
 """
 
 import json
@@ -17,7 +18,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +42,13 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True)
 class Subject:
-    """A model, with text that it was not trained on and text of the kind that it was."""
+    """A model, and texts."""
 
     name: str
     folder: Path
-    held_out: Iterator[str]
-    seen: Iterator[str]
+    held_out: Iterator[str]  # what it is measured on, and was not trained on
+    seen: Iterator[str]  # of the kind that it was trained on, for calibrating
+    other: Iterator[str]  # of another kind
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,14 @@ FORMATS = [
     Format("Q4_0", embedding="Q8_0"),
     Format("Q4_0"),
 ]
-OURS = {"8 bits": ["--bits", "8"], "4 bits": ["--bits", "4"]}
+OURS = {  # options of `pibloom bake`
+    "8 bits": ("--bits", "8"),
+    "4 bits": ("--bits", "4"),
+    "4 bits, calibrated": ("--bits", "4", "--calibrate"),
+    "4 bits, calibrated on text": ("--bits", "4", "--calibrate", "{seen}"),
+    "4 bits, calibrated on other text": ("--bits", "4", "--calibrate", "{other}"),
+    "8 bits, calibrated": ("--bits", "8", "--calibrate"),
+}
 
 
 def subjects() -> Iterator[Subject]:
@@ -86,12 +94,14 @@ def subjects() -> Iterator[Subject]:
         default_model(),
         documents(spoken, 99, held_out=True),
         documents(spoken, 7, held_out=False),
+        second_model.texts(held_out=False),
     )
     yield Subject(
         "a model of Python's source code",
         second_model.folder(),
         second_model.texts(held_out=True),
         second_model.texts(held_out=False),
+        documents(spoken, 7, held_out=False),
     )
 
 
@@ -168,25 +178,26 @@ def _log_softmax(logits: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
 def measure(subject: Subject, place: Path) -> dict[str, Result]:
     """Measure each format of one model; files are written to `place` and deleted."""
     print(f"{subject.name}: float32", file=sys.stderr)
-    text = "".join(islice(_until(subject.seen, CALIBRATION), None))
-    (place / "seen.txt").write_text(text, encoding="utf-8")
+    texts = {"seen": place / "seen.txt", "other": place / "other.txt"}
+    texts["seen"].write_text("".join(_until(subject.seen, CALIBRATION)), encoding="utf-8")
+    texts["other"].write_text("".join(_until(subject.other, CALIBRATION)), encoding="utf-8")
     exact = place / "float32.bloom"
     _bake_float32(subject.folder, exact)
     windows = windows_of(BakedModel(exact).tokenizer(), subject.held_out)
     (place / "windows.json").write_text(json.dumps(windows))
     reference = our_logits(exact, windows)
     found: dict[str, Result] = {}
-    for name, options in OURS.items():
+    for name, chosen in OURS.items():
         path = place / "ours.bloom"
         pibloom = (sys.executable, "-m", "cli.main", "bake", subject.folder, "-o", path)
-        run(*pibloom, *(option.format(text=place / "seen.txt") for option in options))
+        run(*pibloom, *(option.format_map(texts) for option in chosen))
         model = BakedModel(path)
         bits = 8 * sum(each.nbytes for each in model.tensors) / model.metadata["parameters"]
         found[f"piBLOOM, {name}"] = {"bits": bits} | compare(reference, our_logits(path, windows))
         _tell(f"piBLOOM, {name}", found)
     llama(str(subject.folder), str(place / "float32.gguf"))
     binaries = LLAMA / "build" / "bin"
-    imatrix = ("-m", place / "float32.gguf", "-f", place / "seen.txt", "-o", place / "im.gguf")
+    imatrix = ("-m", place / "float32.gguf", "-f", texts["seen"], "-o", place / "im.gguf")
     run(binaries / "llama-imatrix", *imatrix, "-c", str(WINDOW), "--chunks", "64")
     for each in FORMATS:
         path = place / "theirs.gguf"
