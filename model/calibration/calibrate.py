@@ -32,6 +32,7 @@ from model.errors import ModelError
 
 CODES = {W8: Codes(-127, 127), W5: Codes(-16, 15), W4: Codes(-8, 7)}
 _ROWS_AT_ONCE = 512
+_WEIGHTS_AT_ONCE = 1 << 22  # while they are rounded: 16 MiB, of which some ten copies are needed
 _METHOD = 1  # to be raised when results of former versions must not be used again
 
 
@@ -258,7 +259,7 @@ class _Layers:
         if self._adapter:
             rows = self._adapter.merged(name, rows, self._added)
         for some in rows:
-            yield from torch.split(_tensor(some), _ROWS_AT_ONCE)
+            yield from torch.split(_tensor(some), max(1, _WEIGHTS_AT_ONCE // some.cols))
 
     def _embedded(self, tokens: Tensor) -> Tensor:
         """Return the tokens' rows of the word embedding."""
