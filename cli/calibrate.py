@@ -1,6 +1,5 @@
 """What `pibloom bake --calibrate` reads and says."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -10,7 +9,7 @@ import click
 
 from cli.main import Refused
 from cli.progress import progress_bar
-from cli.text import say, visible
+from cli.text import STDIN, read_text_file, say, visible
 from model.errors import ModelError
 
 if TYPE_CHECKING:
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     from model.calibration.calibrate import Calibration
     from model.checkpoint.adapter import Adapter
     from model.checkpoint.folder import Checkpoint
-
-_STDIN = Path("-")
 
 
 @contextmanager
@@ -41,13 +38,17 @@ def calibration(
             "--calibrate needs torch; install the extra 'reference' (pip install -e '.[reference]')"
         ) from None
     tokenizer = checkpoint.tokenizer()
-    ids = [id_ for text in map(_read, texts) for id_ in tokenizer.ids(text)] if texts else None
+    ids = (
+        [id_ for text in map(read_text_file, texts) for id_ in tokenizer.ids(text)]
+        if texts
+        else None
+    )
     if ids is not None:
         try:
             windows_of(ids, checkpoint.config.max_context)
         except ModelError as error:
             raise click.UsageError(str(error)) from None
-    source = ", ".join("standard input" if path == _STDIN else path.name for path in texts) or OWN
+    source = ", ".join("standard input" if path == STDIN else path.name for path in texts) or OWN
     with ExitStack() as stack:
         try:
             with progress_bar(f"calibrating {output.name}", of_bytes=False) as progress:
@@ -82,14 +83,3 @@ def cost_of_outputs(errors: "Sequence[QuantisationError]") -> str:
         f"calibrated: the outputs of a matrix are {after:.2%} off (the median of {len(found)}),"
         f" {worst.outputs:.2%} at most ({visible(worst.name)}); without it, {before:.2%}"
     )
-
-
-def _read(path: Path) -> str:
-    name = visible(str(path))
-    try:
-        data = sys.stdin.buffer.read() if path == _STDIN else path.read_bytes()
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        raise click.UsageError(f"{name} is not UTF-8 text") from None
-    except OSError as error:
-        raise click.UsageError(f"{name} cannot be read: {error.strerror or error}") from None

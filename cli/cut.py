@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.text import Readable, megabytes, table_console, visible
+from cli.text import STDIN, Readable, megabytes, table_console, visible
 from model.errors import ModelError
 
 if TYPE_CHECKING:
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from model.text.tokenizer import Tokenizer
     from model.vocabulary.cut import VocabularyCut
     from model.vocabulary.report import Change, CutReport
+
+
+_STDIN_FILE = Path("/dev/stdin")
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class CutOptions:
             return cut_vocabulary(
                 tokenizer,
                 scripts=self.scripts,
-                texts=self.texts,
+                texts=[_STDIN_FILE if path == STDIN else path for path in self.texts],
                 always=tokens_of_chats(chat, tokenizer) | set(eos_token_ids),
             )
         except ModelError as error:

@@ -14,7 +14,7 @@ import click
 from cli.main import Failure, Refused
 from cli.model import ModelPath
 from cli.progress import progress_bar
-from cli.text import Readable, megabytes, print_json, say, table_console, visible
+from cli.text import Readable, megabytes, print_json, read_text_file, say, table_console, visible
 from model.errors import ModelError
 from model.names import default_model
 
@@ -45,7 +45,8 @@ class Text:
     type=Readable(),
     multiple=True,
     metavar="FILE",
-    help="UTF-8 text; may be given several times.  [default: the demo model's held-out text]",
+    help="UTF-8 text, - for standard input; may be given several times."
+    "  [default: the demo model's held-out text]",
 )
 @click.option(
     "--against",
@@ -116,6 +117,7 @@ def eval(
       pibloom eval mine.bloom --plot errors.svg
     """
     from model.baked.file import is_baked
+    from model.baked.source import model_name, open_tokenizer
 
     if bits and is_baked(model):
         raise click.UsageError("--bits is for a folder or a name; a baked file has its own")
@@ -127,13 +129,14 @@ def eval(
         ours = _open(model, int(bits or 8))
         if against is None and not alone and not is_baked(model) and ours.bits != 32:
             against = model
-        theirs = _open(against, 32) if against and not alone else None
         tokenizer = ours.tokenizer()
-        if theirs and theirs.tokenizer().compiled != tokenizer.compiled:
+        # Before minutes are spent on a copy in float32.
+        if against and open_tokenizer(against).compiled != tokenizer.compiled:
             raise Refused(
-                f"{visible(str(against))} has another tokenizer than {visible(str(model))}: their"
-                " distributions cannot be compared"
+                f"{visible(model_name(against))} has another tokenizer than"
+                f" {visible(model_name(model))}: their distributions cannot be compared"
             )
+        theirs = _open(against, 32) if against else None
         size = window or min(ours.config.max_context, LARGEST_WINDOW)
         step = stride or max(1, size // 2)
         smallest = min(each.config.max_context for each in (ours, theirs) if each)
@@ -199,13 +202,7 @@ def _open(path: Path, bits: int) -> "BakedModel":
 def _read(path: Path, tokenizer: "Tokenizer", most: int | None) -> Text:
     if path.is_dir():
         raise click.UsageError(f"{visible(str(path))} is a folder; --text is a file")
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError:
-        raise click.UsageError(f"{visible(str(path))} is not UTF-8 text") from None
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise click.UsageError(f"{visible(str(path))} cannot be read: {reason}") from None
+    text = read_text_file(path)
     if not text:
         raise click.UsageError(f"{visible(str(path))} is empty")
     return _text(str(path), tokenizer.ids(text)[:most])

@@ -212,7 +212,10 @@ def _calibration(calibration: CalibrationCard) -> str:
     source = f" of {calibration.source}" if calibration.source else ""
     gain = ""
     if calibration.error_before is not None and calibration.error_after is not None:
-        gain = f"; error {calibration.error_before:.2%} before, {calibration.error_after:.2%} after"
+        gain = (
+            f"; the outputs of all matrices together are {calibration.error_after:.2%} off, without"
+            f" it {calibration.error_before:.2%}"
+        )
     return f"{calibration.tokens:,} tokens{source}{gain}"
 
 

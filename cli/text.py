@@ -15,6 +15,7 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
+STDIN = Path("-")  # what stands for standard input where a text is named
 # Marks that change the direction of the text after them, so that a name reads as another one.
 _TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _NARROWEST = 40  # columns of a table
@@ -144,3 +145,15 @@ def drop(stream: Any) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
+
+
+def read_text_file(path: Path) -> str:
+    """Read a UTF-8 text that the command line names; `-` is standard input."""
+    name = "standard input" if path == STDIN else visible(str(path))
+    try:
+        data = sys.stdin.buffer.read() if path == STDIN else path.read_bytes()
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise click.UsageError(f"{name} is not UTF-8 text") from None
+    except OSError as error:
+        raise click.UsageError(f"{name} cannot be read: {error.strerror or error}") from None

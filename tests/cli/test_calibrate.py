@@ -21,7 +21,7 @@ def pibloom(*arguments: object, given: bytes = b"") -> "subprocess.CompletedProc
     [
         (b"much too short", b"has 4 tokens; at least 2048 are needed"),
         (b"", b"has 0 tokens"),
-        (b"\xff\xfe", b"- is not UTF-8 text"),
+        (b"\xff\xfe", b"standard input is not UTF-8 text"),
     ],
 )
 def test_a_text_that_is_of_no_use_is_refused(text: bytes, said: bytes, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from model.baked.file import BakedModel
 from model.names import default_model
+from tests.cli.commands import pibloom as with_input
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,6 +53,13 @@ def test_what_is_shown_is_what_is_written(tmp_path: Path) -> None:
     described = json.loads(pibloom("inspect", output, "--json").stdout)
     assert described["cut"]["kept"] == ["Latin"]
     assert described["cut"]["entries_after"] == shown["cut"]["entries"]["after"]
+
+
+def test_standard_input_is_a_text() -> None:
+    cut = ("bake", str(default_model()), "--keep-tokens-of", "-", "--dry-run", "--json")
+    found = with_input(*cut, stdin="Hello, my world")
+    assert found.returncode == 0, found.stderr
+    assert 256 < json.loads(found.stdout)["cut"]["entries"]["after"] < 1000
 
 
 def test_scripts_and_texts_add_up(tmp_path: Path) -> None:

@@ -190,7 +190,16 @@ def test_another_tokenizer_is_refused(four_bits: Path, tmp_path: Path) -> None:
     (other / "tokenizer.json").write_text(json.dumps(data))
     done = run(four_bits, "--against", other)
     assert done.exit_code == REFUSED
-    assert "has another tokenizer than" in done.stderr
+    assert "other has another tokenizer than" in done.stderr
+    assert "baking" not in done.stderr, "it is refused before minutes are spent on a copy"
+
+
+def test_standard_input_is_a_text(four_bits: Path) -> None:
+    found = pibloom(
+        "eval", str(four_bits), "--text", "-", *QUICK, "--json", stdin="Hello there, you."
+    )
+    assert found.returncode == 0, found.stderr
+    assert json.loads(found.stdout)["texts"][0]["tokens"] > 2
 
 
 def test_models_that_cannot_be_used(tmp_path: Path) -> None:
