@@ -8,7 +8,18 @@ from scripts.imports import PAGE, arrows, imports, modules, page, reached, room
 
 # From the ground up: a room imports its own floor and those below it.
 FLOORS = (
-    {"config", "errors", "files", "hub_cache", "limits", "names", "sampling", "version", "native"},
+    {
+        "config",
+        "errors",
+        "files",
+        "hub_cache",
+        "license",
+        "limits",
+        "names",
+        "sampling",
+        "version",
+        "native",
+    },
     {"text"},
     {"vocabulary"},
     {"checkpoint"},

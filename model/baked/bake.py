@@ -25,7 +25,6 @@ from model.baked.partial import PARTIAL, partial_file, remove_abandoned
 from model.baked.progress import BakeProgress, no_progress
 from model.baked.source import card_of, model_card
 from model.checkpoint.adapter import Adapter
-from model.checkpoint.card import license_of
 from model.checkpoint.folder import Checkpoint
 from model.checkpoint.weights import Floats, Reader
 from model.errors import ModelError
@@ -167,7 +166,7 @@ def bake_tokenizer_only(
         card = replace(card_of(model), source=None, calibration=None, chat_origin=None)
     else:
         tokenizer = cut.tokenizer if cut else Tokenizer.open(source)
-        card = replace(model_card(source), license=license_of(source), cut=_cut_card(cut))
+        card = replace(model_card(source), cut=_cut_card(cut))
         card = _signed(card, signature)
     header = _new_header(0)
     with _new_file(output) as file:
@@ -272,9 +271,8 @@ def checkpoint_card(checkpoint: Checkpoint) -> ModelCard:
         types = str(checkpoint.gptq)
     files = {Path(tensor.file).suffix for tensor in checkpoint.tensors}
     source = f"{types} in {'safetensors' if files == {'.safetensors'} else '.bin files'}"
-    license_ = license_of(checkpoint.folder)
     cut = _cut_card(checkpoint.cut)
-    return replace(model_card(checkpoint.folder), license=license_, source=source, cut=cut)
+    return replace(model_card(checkpoint.folder), source=source, cut=cut)
 
 
 def _cut_card(cut: VocabularyCut | None) -> CutCard | None:

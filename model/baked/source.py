@@ -6,6 +6,7 @@ from model.baked.card import ModelCard
 from model.baked.file import BakedModel, is_baked
 from model.errors import ModelError
 from model.hub_cache import hub_name, snapshot
+from model.license import license_of
 from model.names import default_model, folder_name, folder_revision
 from model.text.tokenizer import Tokenizer
 
@@ -36,10 +37,11 @@ def model_name(path: Path) -> str:
 
 
 def model_card(path: Path) -> ModelCard:
-    """Return what a baked file says of its model, or of a checkpoint folder what its path tells."""
+    """Return what a baked file says of its model, or of a checkpoint folder what it tells."""
     if is_baked(path):
         return card_of(BakedModel(path))
-    return ModelCard.read({"name": model_name(path), "revision": folder_revision(path)})
+    revision, license_ = folder_revision(path), license_of(path)
+    return ModelCard.read({"name": model_name(path), "revision": revision, "license": license_})
 
 
 def card_of(model: BakedModel) -> ModelCard:

@@ -4,7 +4,6 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from model.checkpoint.card import license_of
 from model.checkpoint.gptq import GptqSettings
 from model.checkpoint.hub.client import hub_errors, hub_library, not_the_hub
 from model.checkpoint.hub.fetch import RemoteFile, RemoteModel, fetch_missing
@@ -13,6 +12,7 @@ from model.config import BloomConfig
 from model.errors import ModelError
 from model.files import read_object, shown
 from model.hub_cache import is_name, is_revision
+from model.license import license_of
 
 if TYPE_CHECKING:
     from huggingface_hub import RepoSibling

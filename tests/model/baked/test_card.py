@@ -122,8 +122,8 @@ def test_a_pulled_model_tells_its_revision(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     first = baked_copy(snapshot)
-    card = card_of(BakedModel(first))
-    assert (card.name, card.revision, card.license) == ("bloomz-560m", "c" * 40, "apache-2.0")
+    for card in (card_of(BakedModel(first)), model_card(snapshot)):
+        assert (card.name, card.revision, card.license) == ("bloomz-560m", "c" * 40, "apache-2.0")
     other = shutil.copytree(snapshot, snapshot.with_name("d" * 40))
     second = baked_copy(Path(other))
     assert second != first, "the same files of another revision have a card of their own"

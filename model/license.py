@@ -1,4 +1,4 @@
-"""A checkpoint folder's model card, its README.md."""
+"""The licence of a model: what the README.md of its checkpoint folder names."""
 
 from pathlib import Path
 
