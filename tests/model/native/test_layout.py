@@ -74,7 +74,7 @@ def test_blocks(format_: int, rows: int, cols: int) -> None:
     read, tile_size, largest = BLOCKS[format_]
     values, stats = floats(some_rows(rows, cols)), PackStats()
     data = ctypes.create_string_buffer(bake._c().bloom_format_size(format_, rows, cols))
-    assert bake._c().bloom_pack(format_, rows, cols, values, data, stats) == 0
+    assert bake._c().bloom_pack(format_, rows, cols, values, None, data, stats) == 0
     groups = -(-cols // GROUP)
     block_size = scales_size(groups) + groups * tile_size
     assert len(data) == -(-rows // ROWS) * block_size
