@@ -25,6 +25,7 @@ from model.baked.file import BakedModel
 from model.checkpoint.folder import Checkpoint
 from model.checkpoint.pickled import Unpickler
 from model.errors import ModelError
+from tests.model.baked.sections import tensors_and_tokenizer
 from tests.ports import free_port
 
 Weights = dict[str, Tensor]
@@ -86,8 +87,7 @@ def baked(folder: Path) -> bytes:
     """Bake a folder; the tensors and the tokenizer, as the card names the kind of file."""
     path = folder.parent / "m.bloom"
     bake(Checkpoint.open(folder), path)
-    header = BakedModel(path).header
-    return path.read_bytes()[header.header_size : header.metadata_offset]
+    return tensors_and_tokenizer(BakedModel(path))
 
 
 def legacy(value: object, path: Path) -> None:
