@@ -56,7 +56,8 @@ class BakedModel:
             raise ModelError(f"{path} cannot be used: {error.value.decode(errors='replace')}")
         self._handle = handle
         self.address: int = _c().bloom_file_header(handle)
-        self.header = Header.from_address(self.address)
+        # A copy, which may live longer than the mapping.
+        self.header = Header.from_buffer_copy(ctypes.string_at(self.address, ctypes.sizeof(Header)))
 
     def __del__(self) -> None:
         if self._handle:

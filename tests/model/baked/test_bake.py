@@ -269,3 +269,15 @@ def test_a_pipe_is_no_model_and_holds_nobody_up(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "m.bloom")
     with pytest.raises(ModelError, match="no file"):
         BakedModel(tmp_path / "m.bloom")
+
+
+def test_a_header_lives_longer_than_its_file(baked: Path) -> None:
+    """It would be read from where nothing is mapped any more, which ends the process."""
+    code = (
+        "import sys; from pathlib import Path; from model.baked.file import BakedModel;"
+        "print(BakedModel(Path(sys.argv[1])).header.layers)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(baked)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, f"{BakedModel(baked).config.layers}\n")
