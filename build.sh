@@ -124,7 +124,7 @@ else
     name=$(basename "$source" .bloom)
   elif [[ $model =~ ^[A-Za-z0-9][^/]*/[^/]+(@.+)?$ ]]; then
     source=$(pibloom pull --if-needed "$model")
-    name=${model##*/} name=${name%%@*}
+    name=${model%%@*} name=${name##*/}
   else
     fail "there is no model at $model"
   fi

@@ -152,6 +152,8 @@ def _kept_codes(reader: Reader, tensor: TensorInfo, packed: Packed) -> int | Non
         len(set(groups[at : at + GROUP])) > 1 for at in range(0, len(groups), GROUP)
     ):
         return None
+    if not reader.scales_are_halves(tensor):
+        return None
     return 4 if packed.bits < 4 or reader.zeros_are_half(tensor) else 5
 
 

@@ -3,6 +3,7 @@
 import ctypes
 import math
 import mmap
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -114,6 +115,16 @@ class Reader:
         assert info.packed
         with self._packed(info, info.packed) as matrix:
             return _check_packed(info, matrix) == 0
+
+    def scales_are_halves(self, info: TensorInfo) -> bool:
+        """Whether fp16 keeps every scale of a matrix that GPTQ quantised."""
+        assert info.packed
+        scales = list(self.whole(info.packed.scales).values)
+        form = f"<{len(scales)}e"
+        try:
+            return list(struct.unpack(form, struct.pack(form, *scales))) == scales
+        except OverflowError:
+            return False
 
     def group_of_columns(self, info: TensorInfo) -> list[int]:
         """Return the group of each column of a matrix that GPTQ quantised, as it is stored."""

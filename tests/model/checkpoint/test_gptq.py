@@ -40,6 +40,7 @@ LINEAR = tuple(f"{name}.weight" for name in EACH_LINEAR)
 FUSED = "transformer.h.0.self_attention.query_key_value"
 # The forms, and the bits of the codes that keep all their values.
 FORMS: dict[str, tuple[Form, int | None]] = {
+    "scales that fp16 cannot keep": (Form(scales=torch.float32), None),
     "groups of 128": (Form(), 4),
     "groups of 64": (Form(group_size=64), 4),
     "groups of 256": (Form(group_size=256), 4),
