@@ -133,7 +133,7 @@ fi
 # of which. Two models of one name thus replace each other.
 made_of=$({
   find -L "$source" -maxdepth 1 -type f -printf '%p %s %T@\n' | LC_ALL=C sort
-  cat model/*.py model/{text,checkpoint,baked}/*.py model/native/{,kernels/}*.[ch]
+  cat model/*.py model/{text,vocabulary,checkpoint,baked}/*.py model/native/{,kernels/}*.[ch]
 } | sha256sum)
 made_before() { [ -e "$1" ] && [ "$(cat "$1.from" 2>/dev/null)" = "$made_of" ]; }
 made() { echo "$made_of" >"$1.from"; }

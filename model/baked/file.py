@@ -26,7 +26,7 @@ class BakedTensor:
     """One tensor of a baked model, without its data."""
 
     name: str
-    format: str  # F32, W8, W4, LOW
+    format: str  # F32, W8, W4, LOW, W5, LOW2
     rows: int
     cols: int
     nbytes: int

@@ -33,36 +33,29 @@ static void block_w8(const struct matmul *task, const uint8_t *block, size_t row
     store_rows(task, token, row, load(rows));
 }
 
-static void block_w4(const struct matmul *task, const uint8_t *block, size_t row, size_t token, int count) {
-    (void)count;
-    size_t groups = task->x.groups;
+INLINE void block_nibbles(const struct matmul *task, const uint8_t *block, size_t row, size_t token, int five) {
+    size_t groups = task->x.groups, tile_size = five ? TILE_W5 : TILE_W4;
     const uint8_t *tiles = block + scales_size(groups);
     float rows[BLOOM_ROWS] = {0};
     for (size_t g = 0; g < groups; g++) {
-        const uint8_t *tile = tiles + g * TILE_W4;
+        const uint8_t *tile = tiles + g * tile_size;
         const int8_t *x = task->x.q + (token * groups + g) * BLOOM_GROUP;
         int32_t sums[BLOOM_ROWS] = {0};
         for (size_t lane = 0; lane < BLOOM_ROWS; lane++)
-            for (size_t i = 0; i < BLOOM_GROUP; i++) sums[lane] += x[i] * w4_get(tile, lane, i);
+            for (size_t i = 0; i < BLOOM_GROUP; i++)
+                sums[lane] += x[i] * (five ? w5_get(tile, lane, i) : w4_get(tile, lane, i));
         add_group(task, block, g, token, sums, rows);
     }
     store_rows(task, token, row, load(rows));
 }
 
+static void block_w4(const struct matmul *task, const uint8_t *block, size_t row, size_t token, int count) {
+    (void)count;
+    block_nibbles(task, block, row, token, 0);
+}
 static void block_w5(const struct matmul *task, const uint8_t *block, size_t row, size_t token, int count) {
     (void)count;
-    size_t groups = task->x.groups;
-    const uint8_t *tiles = block + scales_size(groups);
-    float rows[BLOOM_ROWS] = {0};
-    for (size_t g = 0; g < groups; g++) {
-        const uint8_t *tile = tiles + g * TILE_W5;
-        const int8_t *x = task->x.q + (token * groups + g) * BLOOM_GROUP;
-        int32_t sums[BLOOM_ROWS] = {0};
-        for (size_t lane = 0; lane < BLOOM_ROWS; lane++)
-            for (size_t i = 0; i < BLOOM_GROUP; i++) sums[lane] += x[i] * w5_get(tile, lane, i);
-        add_group(task, block, g, token, sums, rows);
-    }
-    store_rows(task, token, row, load(rows));
+    block_nibbles(task, block, row, token, 1);
 }
 
 /* Eight lanes: lane l sums columns 4l to 4l + 3 and 4l + 32 to 4l + 35. That a nibble stands for its value
